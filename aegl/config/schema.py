@@ -1,0 +1,127 @@
+"""The typed configuration: the one source of keys, types, ranges, choices, defaults and help."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from aegl.config.sections import (
+    BackboneSection,
+    BandsSection,
+    BoxSection,
+    LossSection,
+    MaskSection,
+    NeckSection,
+    RoiSection,
+    RpnSection,
+    Section,
+    ShapesSection,
+)
+
+
+class Config(Section):
+    """Everything a run is told. Frozen; written to `args.yaml` and read back with `cfg=`."""
+
+    # What to run
+    data: str | None = Field(None, description="A name from `cfg/data`, or your own YAML, folder or COCO/LVIS JSON.")
+    model: str = Field("r50", description="A name from `cfg/model`, or `timm:<name>` for any timm backbone.")
+    method: str = Field("fbs_aegl", description="A long-tail method from `cfg/method`: loss, classifier and sampler.")
+    schedule: str | None = Field(None, description="A training schedule from `cfg/schedule`; default: the model's own.")
+    recipe: str | None = Field(None, description="A full recipe from `cfg/recipe`.")
+    weights: str | None = Field(
+        None, description="A checkpoint or ONNX file; val, predict and export default to the newest run's best.pt."
+    )
+    backbone_weights: str | None = Field(None, description="A local file of backbone weights, instead of timm's.")
+    pretrained: bool = Field(True, description="Start from timm's pretrained backbone when no other weights are given.")
+
+    # Where things go
+    project: str = Field("runs", description="Folder that holds the runs.")
+    name: str | None = Field(None, description="Name of the run's folder; default: the verb, numbered.")
+    exist_ok: bool = Field(False, description="Write into an existing run's folder instead of refusing.")
+    data_dir: str = Field("datasets", description="Folder below which the data sets of `cfg/data` lie.")
+    resume: bool = Field(False, description="Continue the run of `weights=`, of `name=`, or the newest one.")
+
+    # Machine
+    device: str = Field("auto", description="auto, cpu, cuda, or cuda:N.")
+    workers: int = Field(2, ge=0, description="Data loading processes per rank.")
+    seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
+    amp: Literal["none", "bf16", "fp16"] = Field("none", description="Autocast precision of training.")
+
+    # Length and optimiser
+    epochs: float | None = Field(None, gt=0, description="Length of training in epochs of the sampler.")
+    iterations: int | None = Field(None, gt=0, description="Length of training in steps; wins over epochs.")
+    batch: int = Field(16, ge=1, description="Images per optimiser step, over all processes.")
+    accumulate: int = Field(1, ge=1, description="Forward passes per optimiser step; divides `batch`.")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: float = Field(0.02, gt=0, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, first beta of AdamW.")
+    nesterov: bool = Field(False, description="Nesterov momentum (SGD).")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
+    norm_decay: bool = Field(True, description="Apply weight decay to norm layers and biases too.")
+    warmup_iterations: int = Field(500, ge=0, description="Steps of linear warm-up.")
+    warmup_factor: float = Field(0.001, gt=0, le=1, description="Share of the learning rate at the first step.")
+    lr_schedule: Literal["step", "cosine", "constant"] = Field("step", description="Course of the learning rate.")
+    lr_milestones: list[float] = Field(
+        [16 / 24, 22 / 24], description="Shares of training at which a step schedule drops."
+    )
+    lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
+    clip_grad: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no clipping.")
+    ema: bool = Field(False, description="Keep an exponential moving average of the weights and evaluate that.")
+    ema_decay: float = Field(0.9998, gt=0, lt=1, description="Decay of the average per step.")
+    reset_classifier: bool = Field(
+        False, description="Start from `weights=` with a freshly initialised classifier (method's own start)."
+    )
+    val_every: int = Field(0, ge=0, description="Steps between evaluations; 0: only at the end.")
+    checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    log_every: int = Field(20, ge=1, description="Steps between log records.")
+
+    # Images
+    imgsz: int = Field(800, ge=32, description="Short side of the network input at test, in pixels.")
+    max_size: int = Field(1333, ge=32, description="Largest long side, in pixels.")
+    train_imgsz: list[int] = Field(
+        [640, 672, 704, 736, 768, 800], min_length=1, description="Short sides drawn from in training."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+
+    # Long tail
+    loss: LossSection = Field(LossSection(), description="Classification loss and its hyper-parameters.")
+    sampler: Literal["random", "rfs"] = Field("random", description="Image sampler of training.")
+    rfs_threshold: float = Field(0.001, gt=0, le=1, description="Image share below which a class is repeated.")
+    rfs_power: float = Field(0.5, gt=0, le=1, description="Repeat factor = (threshold / share) ** power.")
+    rfs_rounding: Literal["stochastic", "ceil"] = Field(
+        "stochastic", description="How fractional factors are rounded: drawn anew each epoch, or up."
+    )
+    bands: BandsSection = Field(BandsSection(), description="Frequency bands.")
+
+    # Model
+    backbone: BackboneSection = Field(BackboneSection(), description="Backbone.")
+    neck: NeckSection = Field(NeckSection(), description="Feature pyramid and anchors.")
+    rpn: RpnSection = Field(RpnSection(), description="Region proposals.")
+    roi: RoiSection = Field(RoiSection(), description="Sampling of regions in training.")
+    box: BoxSection = Field(BoxSection(), description="Box head.")
+    mask: MaskSection = Field(MaskSection(), description="Mask head.")
+
+    # Inference and evaluation
+    conf: float | None = Field(
+        None, ge=0, le=1, description="Score threshold; default 1e-4 for val and export, 0.3 for predict."
+    )
+    iou: float = Field(0.5, gt=0, le=1, description="IoU of the per-class NMS.")
+    max_det: int = Field(300, ge=1, description="Detections kept per image.")
+    nms_candidates: int = Field(5000, ge=1, description="Highest-scoring candidates per image that enter NMS.")
+    split: Literal["train", "val"] = Field("val", description="Split that `val` evaluates.")
+    protocol: Literal["auto", "lvis", "coco"] = Field("auto", description="Scoring rules; auto: those of the data.")
+    predictions: str | None = Field(None, description="A COCO/LVIS results JSON to score instead of a model.")
+
+    # Predict
+    source: str | None = Field(None, description="An image, a folder or a glob.")
+    save: bool = Field(True, description="Write the drawn images.")
+
+    # Export
+    format: Literal["onnx"] = Field("onnx", description="Format of the exported file.")
+    opset: int | None = Field(None, ge=18, description="ONNX opset; default: the newest that ONNX Runtime's GPU kernels cover.")
+    dynamic: bool = Field(True, description="Dynamic height and width (batch is always dynamic); false: fixed at imgsz.")
+    parity: bool = Field(True, description="Compare the exported file with PyTorch and write the report.")
+
+    # The embedded data set
+    shapes: ShapesSection = Field(ShapesSection(), description="Size of `data=shapes_lt`.")

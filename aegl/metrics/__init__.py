@@ -1,0 +1,1 @@
+"""aegl.metrics"""
