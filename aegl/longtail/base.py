@@ -34,6 +34,8 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         self.num_classes = stats.num_classes
         self.progress = 0.0
+        self.diagnostics: dict[str, Tensor] = {}
+        """Detached scalars about the last forward pass, for logs only; not loss terms, not reduced over ranks."""
 
     def init_classifier(self, layer: nn.Module) -> None:
         """Initialise the layer that makes the logits. Default: weights N(0, 0.01), bias 0."""

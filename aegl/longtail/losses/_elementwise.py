@@ -1,0 +1,145 @@
+"""What all element-wise re-weighted losses share: an independent probability per class, weighted cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aegl.longtail.base import ClassificationLoss, Draws
+from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
+from aegl.longtail.statistics import ClassStatistics
+
+Normalization = Literal["num_proposals", "num_foreground", "sum_of_weights"]
+
+
+class ElementwiseLoss(ClassificationLoss):
+    """Weighted binary cross-entropy summed over proposals and classes; subclasses say only what each element weighs.
+
+    ``L = loss_weight * sum_ri w_ri * CE(z_ri, t_ri) / normaliser``. The weights are constants: they are computed from
+    detached probabilities. All counts are those of this process.
+
+    Args:
+        stats: counts of the training set.
+        activation: maps a logit to a probability.
+        prior_prob: probability every class starts from (classifier bias), or None for bias 0.
+        objectness: add a background column (C+1 logits, weight 1) whose target is 1 on background rows; scores become
+            ``p_i * (1 - p_background)``. The column starts at bias 0.
+        normalization: ``num_proposals`` divides by N, zero-weight rows included; ``num_foreground`` by the number of
+            foreground rows (at least 1); ``sum_of_weights`` by the sum of all weights.
+        loss_weight: factor of the whole term.
+    """
+
+    def __init__(
+        self,
+        stats: ClassStatistics,
+        *,
+        activation: ActivationName = "sigmoid",
+        prior_prob: float | None = 0.01,
+        objectness: bool = False,
+        normalization: Normalization = "num_proposals",
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(stats)
+        self.num_logits = self.num_classes + int(objectness)
+        self.activation = ACTIVATIONS[activation]
+        self.prior_prob = prior_prob
+        self.objectness = objectness
+        self.normalization = normalization
+        self.loss_weight = loss_weight
+
+    def init_classifier(self, layer: nn.Module) -> None:
+        """Weights N(0, 0.01); class biases such that every class starts at ``prior_prob``."""
+        super().init_classifier(layer)
+        bias = getattr(layer, "bias", None)
+        if self.prior_prob is not None and isinstance(bias, Tensor):
+            nn.init.constant_(bias[: self.num_classes], self.activation.logit(self.prior_prob))
+
+    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
+        """What each element weighs; None for 1 everywhere. Runs without gradient, autocast off.
+
+        Args:
+            probabilities: ``[N, C]`` activations, float32 or float64.
+            positive: ``[N, C]`` bool, true at each foreground row's own class.
+            labels: ``[N]`` int64, ``0..C-1`` foreground, ``C`` background.
+            draws: injected random tensors; empty in training.
+
+        Returns:
+            ``[N, C]`` non-negative weights in the dtype of ``probabilities``, or None.
+        """
+        return None
+
+    def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
+        """The term ``cls``; see :meth:`ClassificationLoss.forward` for shapes."""
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = at_least_float32(logits)
+            targets = one_hot(labels, self.num_classes, self.num_logits)
+            weights = self._weights(logits.detach(), targets, labels, draws or {})
+            losses = self.activation.cross_entropy(logits, targets)
+            total = losses.sum() if weights is None else (weights * losses).sum()
+            normalizer = self._normalizer(labels, weights, losses.numel())
+            return {"cls": self.loss_weight * total / normalizer}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """See :meth:`ClassificationLoss.scores`; float32 at least, so that no two scores tie for want of digits."""
+        probabilities = self.activation.probability(at_least_float32(logits))
+        if not self.objectness:
+            return probabilities
+        return probabilities[..., : self.num_classes] * (1 - probabilities[..., self.num_classes :])
+
+    @torch.no_grad()
+    def _weights(self, logits: Tensor, targets: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
+        """``[N, num_logits]`` weights, and the diagnostics that follow from them."""
+        probabilities = self.activation.probability(logits[:, : self.num_classes])
+        weights = self.element_weights(probabilities, targets[:, : self.num_classes], labels, draws)
+        if weights is None:
+            return None
+        self.diagnostics.update(active_negatives(weights, labels, self.num_classes))
+        return F.pad(weights, (0, 1), value=1.0) if self.objectness else weights
+
+    def _normalizer(self, labels: Tensor, weights: Tensor | None, num_elements: int) -> Tensor | float:
+        if self.normalization == "num_proposals":
+            return float(max(len(labels), 1))
+        if self.normalization == "num_foreground":
+            return (labels < self.num_classes).sum().clamp(min=1)
+        if weights is None:
+            return float(max(num_elements, 1))
+        total = weights.sum()
+        return torch.where(total > 0, total, 1.0)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32, or in float64 if they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def one_hot(labels: Tensor, num_classes: int, num_columns: int) -> Tensor:
+    """``[N, num_columns]`` bool, true at each row's label; without a background column those rows are empty."""
+    columns = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=labels.device)
+    return columns.scatter_(1, labels[:, None], True)[:, :num_columns]
+
+
+def active_negatives(weights: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Share of the negative terms (t = 0) whose weight is not zero, over foreground rows and over background rows.
+
+    Args:
+        weights: ``[N, C]``, non-zero at every positive term.
+        labels: ``[N]``.
+        num_classes: C.
+
+    Returns:
+        Scalars in [0, 1]; 0 where there are no such rows.
+    """
+    foreground = labels < num_classes
+    active = weights.count_nonzero(dim=1)
+    num_foreground = foreground.sum()
+    active_foreground = (active * foreground).sum() - num_foreground
+    active_background = (active * ~foreground).sum()
+    terms_foreground = num_foreground * (num_classes - 1)
+    terms_background = (len(labels) - num_foreground) * num_classes
+    return {
+        "active_negatives_foreground": active_foreground / terms_foreground.clamp(min=1),
+        "active_negatives_background": active_background / terms_background.clamp(min=1),
+    }

@@ -1,0 +1,185 @@
+"""FBS-AEGL: Foreground and Background Separate Adaptive Equilibrium Gradients Loss (Hao et al., CVM 2024).
+
+No code was published; ``docs/methods.md`` says how each ambiguous passage of the paper is read here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from aegl.longtail.base import Draws
+from aegl.longtail.losses._activations import ActivationName
+from aegl.longtail.losses._class_factors import LowFrequency, low_frequency_classes, weight_factors
+from aegl.longtail.losses._distributed import sum_over_ranks
+from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization
+from aegl.longtail.statistics import ClassStatistics
+
+
+class FbsAegl(ElementwiseLoss):
+    """Sigmoid (or Gumbel) cross-entropy whose negative terms act only where they are needed (Eq. 4, 6, 8-10).
+
+    With ``p`` the detached activation, ``WF_i = (1 - gamma) / (1 - gamma^n_i)`` and ``sigma`` the share of
+    low-frequency labels among the foreground rows of the batch::
+
+        foreground row of class y:  w_i = WF_i * [i = y or p_i >= mu]
+        background row:             w_i = WF_i * [p_i >= mu] * [class i is frequent or u < sigma],  u ~ Uniform[0, 1)
+
+    Defaults are the paper's. Until ``gate_start`` of training is done every weight is plain ``WF_i``. A row kind whose
+    ``*_weight`` switch is off weighs 1. Draws: ``uniform``, ``[N, C]``, or ``[C]`` with ``bernoulli_draw="class"``.
+    Ranges are checked by :func:`aegl.longtail.options.build_loss`, not here.
+    """
+
+    weight_factor: Tensor
+    low_frequency: Tensor
+
+    def __init__(
+        self,
+        stats: ClassStatistics,
+        *,
+        gamma: Annotated[float, Field(ge=0, lt=1, description="Base of the weight factor; 0 gives factor 1.")] = 0.7,
+        mu: Annotated[
+            float, Field(ge=0, description="A negative term acts from this probability on; above 1: never.")
+        ] = 0.7,
+        foreground_weight: Annotated[
+            bool, Field(description="Weight foreground rows (Eq. 8); false: weight 1.")
+        ] = True,
+        background_weight: Annotated[
+            bool, Field(description="Weight background rows (Eq. 9); false: weight 1.")
+        ] = True,
+        background_threshold: Annotated[bool, Field(description="Apply the p >= mu gate to background rows.")] = True,
+        weight_factor: Annotated[bool, Field(description="Use the weight factor WF; false: 1, gates kept.")] = True,
+        weight_factor_normalization: Annotated[
+            Literal["none", "mean_one"], Field(description="mean_one divides WF by its mean over the classes.")
+        ] = "none",
+        activation: Annotated[
+            ActivationName, Field(description="Logit to score; gumbel is FBS-AEGL with GOL (Table 5).")
+        ] = "sigmoid",
+        bernoulli: Annotated[
+            Literal["uniform", "literal"],
+            Field(description="Reading of Eq. 10: uniform keeps with probability sigma, literal with 1 - sigma."),
+        ] = "uniform",
+        bernoulli_draw: Annotated[
+            Literal["proposal_class", "class"], Field(description="One draw per proposal and class, or per class.")
+        ] = "proposal_class",
+        bernoulli_groups: Annotated[
+            Literal["low", "all"],
+            Field(description="Draw for low-frequency classes only, or frequent ones (1-sigma) too."),
+        ] = "low",
+        sigma_scope: Annotated[
+            Literal["local", "global"], Field(description="Count sigma in this process, or over all processes.")
+        ] = "local",
+        empty_foreground: Annotated[
+            Literal["keep", "drop"], Field(description="Drawn background terms of a batch without foreground.")
+        ] = "keep",
+        low_frequency: Annotated[
+            LowFrequency,
+            Field(description="Low-frequency classes: the lowest bands, or those of few images or instances."),
+        ] = "groups",
+        low_frequency_max: Annotated[
+            int, Field(ge=0, description="Largest count of a low-frequency class under max_images or max_instances.")
+        ] = 100,
+        normalization: Annotated[
+            Normalization, Field(description="What the summed loss is divided by.")
+        ] = "num_proposals",
+        prior_prob: Annotated[
+            float | None, Field(gt=0, lt=1, description="Score every class starts from; null for classifier bias 0.")
+        ] = 0.01,
+        loss_weight: Annotated[float, Field(ge=0, description="Factor of the whole classification loss.")] = 1.0,
+        gate_start: Annotated[
+            float, Field(ge=0, le=1, description="Share of training with plain WF weights before gates and draws act.")
+        ] = 0.0,
+        gate_columns: Annotated[
+            Literal["all", "low"],
+            Field(description="Which columns the p >= mu gates act on: all, or low-frequency ones."),
+        ] = "all",
+        foreground_gate: Annotated[
+            Literal["absolute", "relative"], Field(description="Foreground rows: p_i >= mu, or p_i >= mu * p_true.")
+        ] = "absolute",
+        objectness: Annotated[
+            bool, Field(description="Add a background column; scores become p_i (1 - p_background).")
+        ] = False,
+    ) -> None:
+        super().__init__(
+            stats,
+            activation=activation,
+            prior_prob=prior_prob,
+            objectness=objectness,
+            normalization=normalization,
+            loss_weight=loss_weight,
+        )
+        self.mu = mu
+        self.foreground_weight = foreground_weight
+        self.background_weight = background_weight
+        self.background_threshold = background_threshold
+        self.bernoulli = bernoulli
+        self.bernoulli_draw = bernoulli_draw
+        self.bernoulli_groups = bernoulli_groups
+        self.sigma_scope = sigma_scope
+        self.empty_foreground = empty_foreground
+        self.gate_start = gate_start
+        self.gate_columns = gate_columns
+        self.foreground_gate = foreground_gate
+        factor = weight_factors(stats, gamma if weight_factor else 0.0, weight_factor_normalization == "mean_one")
+        # Training-only constants that follow from the statistics: no part of a checkpoint or an exported graph.
+        self.register_buffer("weight_factor", factor, persistent=False)
+        self.register_buffer(
+            "low_frequency", low_frequency_classes(stats, low_frequency, low_frequency_max), persistent=False
+        )
+
+    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        """Eq. 6: ``[N, C]`` weights; see :meth:`ElementwiseLoss.element_weights`."""
+        foreground = (labels < self.num_classes)[:, None]
+        factor = self.weight_factor.to(probabilities.dtype)
+        if self.progress < self.gate_start:
+            weights = factor.expand_as(probabilities).clone()
+        else:
+            active = self._gate(probabilities, labels, foreground).logical_or_(positive)
+            if self.background_weight:
+                active &= foreground | self._kept(probabilities, labels, draws)
+            weights = active * factor
+        if not self.foreground_weight:
+            weights.masked_fill_(foreground, 1.0)
+        if not self.background_weight:
+            weights.masked_fill_(~foreground, 1.0)
+        return weights
+
+    def _gate(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor:
+        """``[N, C]`` bool: ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold."""
+        threshold = torch.full_like(foreground, self.mu, dtype=probabilities.dtype)
+        if self.foreground_gate == "relative":
+            own_column = labels.clamp(max=self.num_classes - 1)[:, None]
+            threshold = torch.where(foreground, self.mu * probabilities.gather(1, own_column), threshold)
+        if not self.background_threshold:
+            threshold = threshold.masked_fill(~foreground, -math.inf)
+        gate = probabilities >= threshold
+        return gate.logical_or_(~self.low_frequency) if self.gate_columns == "low" else gate
+
+    def _kept(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        """``[N, C]`` or ``[C]`` bool: the factor wBer of background rows (Eq. 10)."""
+        sigma, is_empty = self._sigma(labels)
+        uniform = draws.get("uniform")
+        if uniform is None:
+            drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
+            uniform = torch.rand(drawn, dtype=probabilities.dtype, device=probabilities.device)
+        rate = torch.where(self.low_frequency, sigma, 1 - sigma).to(uniform.dtype)
+        kept = uniform < rate
+        if self.bernoulli == "literal":  # b = [u < rate] is 0 or 1 and is itself compared: b < rate
+            kept = ~kept & (rate > 0)
+        # Without foreground sigma is undefined; the choice is made here and not by how a NaN compares.
+        kept = kept | is_empty if self.empty_foreground == "keep" else kept & ~is_empty
+        return kept | ~self.low_frequency if self.bernoulli_groups == "low" else kept
+
+    def _sigma(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of low-frequency labels among the foreground rows, and whether there are none (both scalars)."""
+        foreground = labels < self.num_classes
+        low = self.low_frequency[labels.clamp(max=self.num_classes - 1)] & foreground
+        counts = torch.stack([low.sum(), foreground.sum()])
+        num_low, num_all = sum_over_ranks(counts) if self.sigma_scope == "global" else counts
+        sigma = num_low.double() / num_all.clamp(min=1)
+        self.diagnostics["sigma"] = sigma
+        return sigma, num_all == 0
