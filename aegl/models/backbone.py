@@ -1,0 +1,150 @@
+"""Any timm backbone as a feature extractor with strides 4, 8, 16 and 32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+from torch import Tensor, nn
+
+from aegl.errors import CheckpointError, ConfigError
+from aegl.models.weights import load_backbone_file
+
+NormMode = Literal["frozen", "eval", "batch"]
+STRIDES = (4, 8, 16, 32)
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class TimmBackbone(nn.Module):
+    """A timm model cut into its feature maps.
+
+    Args:
+        name: timm model name.
+        norm: what batch norm does in training: ``frozen`` (statistics and affine fixed), ``eval`` (statistics fixed),
+            ``batch`` (as usual). Other norms are not touched.
+        frozen_stages: -1 nothing, 0 the stem, n the stem and the first n stages are not trained.
+        pretrained: load timm's weights, from its cache or the hub.
+        weights_file: load this local file instead.
+        drop_path: stochastic depth rate.
+        first_level: finest level given out: 2 for stride 4, 3 for stride 8, 4 for stride 16.
+
+    Raises:
+        ConfigError: for an unknown model or one without pyramid features.
+        CheckpointError: if weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        norm: NormMode = "eval",
+        frozen_stages: int = 1,
+        pretrained: bool = True,
+        weights_file: Path | None = None,
+        drop_path: float = 0.0,
+        first_level: int = 2,
+    ) -> None:
+        super().__init__()
+        self.body = _create(name, pretrained and weights_file is None, drop_path, first_level)
+        if weights_file is not None:
+            load_backbone_file(self.body, weights_file)
+        info = self.body.feature_info
+        self.channels: list[int] = list(info.channels())
+        self.strides: list[int] = list(info.reduction())
+        pretrained_cfg: Mapping[str, Any] = getattr(self.body, "pretrained_cfg", None) or {}
+        self.mean: tuple[float, ...] = tuple(pretrained_cfg.get("mean", (0.485, 0.456, 0.406)))
+        self.std: tuple[float, ...] = tuple(pretrained_cfg.get("std", (0.229, 0.224, 0.225)))
+        self.dynamic_size = not _is_windowed(self.body)
+        """Whether an exported graph may take images of any size; window attention fixes it."""
+        self._channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
+        self._norm = norm
+        self._frozen = _frozen_modules(self.body, frozen_stages)
+        self._freeze()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``[B, 3, H, W]`` normalised images to one ``[B, Ci, H/stride, W/stride]`` map per level."""
+        features = self.body(images)
+        if self._channels_last:
+            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
+        return list(features)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """As usual, but frozen parts and fixed statistics stay as they are."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        if self._norm != "batch":
+            for norm in _batch_norms(self.body):
+                norm.eval()
+        return self
+
+    def _freeze(self) -> None:
+        for module in self._frozen:
+            module.requires_grad_(False)
+        if self._norm == "frozen":
+            for norm in _batch_norms(self.body):
+                norm.requires_grad_(False)
+
+
+def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> nn.Module:
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*")[:5]
+        hint = f"; near ones: {', '.join(near)}" if near else ""
+        raise ConfigError(f"backbone.name={name}: timm has no model of that name{hint}")
+    probe = _features(name, pretrained=False)
+    wanted = [i for i, reduction in enumerate(probe.feature_info.reduction()) if reduction in STRIDES[first_level - 2 :]]
+    reductions = [probe.feature_info.reduction()[i] for i in wanted]
+    if reductions != list(STRIDES[first_level - 2 :]):
+        raise ConfigError(
+            f"backbone.name={name}: gives features at strides {probe.feature_info.reduction()}, but strides "
+            f"{list(STRIDES[first_level - 2 :])} are needed; choose a hierarchical backbone"
+        )
+    keys: dict[str, Any] = {"out_indices": tuple(probe.feature_info.out_indices[i] for i in wanted)}
+    if drop_path:
+        keys["drop_path_rate"] = drop_path
+    if _is_windowed(probe):
+        # Any size at run time: shifted windows stay even where the last stage was built as one window.
+        keys.update(strict_img_size=False, always_partition=True)
+    try:
+        return _features(name, pretrained=pretrained, **keys)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise CheckpointError(
+            f"backbone.name={name}: its pretrained weights cannot be had ({_first_line(error)}). Give a local file with "
+            "backbone_weights=<file>, or start from random weights with pretrained=false"
+        ) from error
+
+
+def _features(name: str, *, pretrained: bool, **keys: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained, **keys)
+    return model
+
+
+def _is_windowed(body: nn.Module) -> bool:
+    return any("WindowAttention" in type(module).__name__ for module in body.modules())
+
+
+def _frozen_modules(body: nn.Module, frozen_stages: int) -> list[nn.Module]:
+    """The stem and the first stages, in the order of the forward pass."""
+    if frozen_stages < 0:
+        return []
+    children: dict[str, nn.Module] = {}
+    for name, module in body.named_children():
+        parts = module.named_children() if name == "blocks" else ()
+        children.update({f"{name}_{part}": inner for part, inner in parts} or {name: module})
+    info = body.feature_info.info  # type: ignore[union-attr]
+    last_of_stage = [entry["module"].replace(".", "_") for entry in info if entry["reduction"] in STRIDES]
+    names = list(children)
+    end = names.index(last_of_stage[0]) if frozen_stages == 0 else names.index(last_of_stage[frozen_stages - 1]) + 1
+    return [children[name] for name in names[:end]]
+
+
+def _batch_norms(body: nn.Module) -> list[nn.Module]:
+    return [module for module in body.modules() if isinstance(module, _BATCH_NORMS)]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

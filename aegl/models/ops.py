@@ -1,0 +1,104 @@
+"""The two operators of the detector that are not plain tensor algebra, with output shapes known in advance.
+
+Both are custom operators, so that ``torch.export`` sees one node of fixed shape instead of data-dependent sizes;
+:mod:`aegl.export` knows how each is written in standard ONNX.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, roi_align
+
+SAMPLING_RATIO = 0
+"""Sampling points per RoIAlign bin: 0 adapts to the region's size, as the reference recipes do."""
+
+
+@torch.library.custom_op("aegl::nms_padded", mutates_args=())
+def nms_padded(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, max_out: int
+) -> tuple[Tensor, Tensor]:
+    """Greedy non-maximum suppression of a batch, within each group of each image.
+
+    Args:
+        boxes: ``[B, N, 4]`` float32 ``x1 y1 x2 y2``, not negative.
+        scores: ``[B, N]`` float32 in [0, 1]; a negative score marks padding.
+        groups: ``[B, N]`` int64; boxes of different groups never suppress each other.
+        iou_threshold: overlap above which the lower-scoring box is dropped.
+        max_out: boxes kept per image over all groups, ``M``.
+
+    Returns:
+        ``[B, M]`` int64 indices into N by falling score (0 where nothing is kept), and ``[B, M]`` bool, true where a
+        box is kept.
+    """
+    images = scores.shape[0]
+    indices = torch.zeros(images, max_out, dtype=torch.int64, device=boxes.device)
+    valid = torch.zeros(images, max_out, dtype=torch.bool, device=boxes.device)
+    # Image by image: suppression costs the square of the number of boxes.
+    for image in range(images):
+        real = (scores[image] >= 0).nonzero().squeeze(1)
+        kept = batched_nms(boxes[image][real], scores[image][real], groups[image][real], iou_threshold)[:max_out]
+        indices[image, : len(kept)] = real[kept]
+        valid[image, : len(kept)] = True
+    return indices, valid
+
+
+@nms_padded.register_fake
+def _(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, max_out: int) -> tuple[Tensor, Tensor]:
+    shape = (scores.shape[0], max_out)
+    return groups.new_empty(shape), groups.new_empty(shape, dtype=torch.bool)
+
+
+@torch.library.custom_op("aegl::roi_align_levels", mutates_args=())
+def _roi_align_levels_op(
+    features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
+) -> Tensor:
+    return _roi_align_levels(features, rois, levels, strides, output_size, sampling_ratio)
+
+
+@_roi_align_levels_op.register_fake
+def _(
+    features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
+) -> Tensor:
+    return features[0].new_empty((rois.shape[0], features[0].shape[1], output_size, output_size))
+
+
+def roi_align_levels(
+    features: list[Tensor],
+    rois: Tensor,
+    levels: Tensor,
+    strides: list[int],
+    output_size: int,
+    sampling_ratio: int = SAMPLING_RATIO,
+) -> Tensor:
+    """RoIAlign (half-pixel aligned) of every region on its own pyramid level.
+
+    Args:
+        features: one ``[B, C, Hi, Wi]`` map per level.
+        rois: ``[R, 5]`` float32: image index, then ``x1 y1 x2 y2`` in input pixels.
+        levels: ``[R]`` int64 index into ``features``.
+        strides: input pixels per feature pixel, by level.
+        output_size: side of the output, ``S``.
+        sampling_ratio: points per bin and axis, 0 for adaptive.
+
+    Returns:
+        ``[R, C, S, S]``, differentiable with respect to the features.
+    """
+    # The operator has no gradient; it is needed only where a graph of fixed shapes is wanted.
+    run = _roi_align_levels_op if torch.compiler.is_exporting() else _roi_align_levels
+    return run(features, rois, levels, strides, output_size, sampling_ratio)
+
+
+def _roi_align_levels(
+    features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
+) -> Tensor:
+    rois = rois.to(features[0].dtype)
+    rows: list[Tensor] = []
+    pooled: list[Tensor] = []
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        row = (levels == level).nonzero().squeeze(1)
+        rows.append(row)
+        pooled.append(roi_align(feature, rois[row], output_size, 1.0 / stride, sampling_ratio, aligned=True))
+    # Undo the sorting by level; indexing keeps the gradient where writing in place would not need it.
+    back = torch.argsort(torch.cat(rows))
+    return torch.cat(pooled)[back]

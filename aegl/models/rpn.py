@@ -1,0 +1,139 @@
+"""Region proposal network (Ren et al., 2015) with outputs of fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aegl.models.anchors import AnchorGenerator
+from aegl.models.boxes import BoxCoder, clip
+from aegl.models.matcher import match, sample
+from aegl.models.ops import nms_padded
+from aegl.types import Targets
+
+LOW_QUALITY_IOU = 0.3
+"""A ground truth without a good anchor takes its best ones from this overlap on."""
+PAD_SCORE = -1.0
+"""Score of padding rows; real scores lie in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class RpnOptions:
+    """See :class:`aegl.config.sections.RpnSection` for what each means."""
+
+    batch_per_image: int = 256
+    positive_fraction: float = 0.5
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    pre_nms_train: int = 2000
+    pre_nms_test: int = 1000
+    post_nms_train: int = 1000
+    post_nms_test: int = 1000
+    nms_iou: float = 0.7
+
+
+class RegionProposals(nn.Module):
+    """Scores and refines anchors.
+
+    Args:
+        channels: channels of the pyramid.
+        anchors: anchors of its levels.
+        options: sampling and filtering.
+    """
+
+    def __init__(self, channels: int, anchors: AnchorGenerator, options: RpnOptions) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.options = options
+        self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors.num_ratios, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors.num_ratios, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, features: Sequence[Tensor], image_size: tuple[int, int], targets: Targets | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Proposals, and in training the losses.
+
+        Args:
+            features: one ``[B, channels, Hi, Wi]`` map per level.
+            image_size: height and width of the network input.
+            targets: ground truth; given in training.
+
+        Returns:
+            ``[B, P, 4]`` float32 proposals by falling score (zero where padded), ``[B, P]`` bool which of them are
+            real, and the losses ``rpn_cls`` and ``rpn_box`` (empty without targets). No gradient flows through boxes.
+        """
+        logits, deltas = self._predict(features)
+        anchors = self.anchors(features)
+        with torch.no_grad():
+            boxes, valid = self._propose(logits, deltas, anchors, image_size)
+        losses = {} if targets is None else self._losses(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, targets)
+        return boxes, valid, losses
+
+    def _predict(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level ``[B, Ni]`` logits and ``[B, Ni, 4]`` offsets, in the anchors' order."""
+        logits, deltas = [], []
+        for feature in features:
+            hidden = F.relu(self.conv(feature))
+            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)))
+        return logits, deltas
+
+    def _propose(
+        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        options = self.options
+        pre_nms = options.pre_nms_train if self.training else options.pre_nms_test
+        post_nms = options.post_nms_train if self.training else options.post_nms_test
+        boxes, scores, groups = [], [], []
+        for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+            score = logit.float().sigmoid()
+            # A constant number per level, whatever the image's size: small levels are filled up.
+            score, index = F.pad(score, (0, pre_nms), value=PAD_SCORE).topk(pre_nms, dim=1)
+            index = index.clamp(max=anchor.shape[0] - 1)
+            delta = delta.gather(1, index[..., None].expand(-1, -1, 4))
+            box = clip(self.coder.decode(anchor[index], delta), *image_size)
+            is_empty = ((box[..., 2:] - box[..., :2]) <= 0).any(-1)
+            boxes.append(box)
+            scores.append(torch.where(is_empty, PAD_SCORE, score))
+            groups.append(torch.full_like(index, level))
+        all_boxes = torch.cat(boxes, 1)
+        index, valid = nms_padded(all_boxes, torch.cat(scores, 1), torch.cat(groups, 1), options.nms_iou, post_nms)
+        kept = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        return kept * valid[..., None], valid
+
+    def _losses(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], targets: Targets) -> dict[str, Tensor]:
+        """Both terms are divided by the number of sampled anchors of the batch."""
+        all_anchors = torch.cat(anchors)
+        chosen_logits, chosen_labels, box_terms = [], [], []
+        for image in range(logits.shape[0]):
+            positives, negatives, assigned = self._sample(all_anchors, targets, image)
+            chosen_logits.append(logits[image][torch.cat([positives, negatives])])
+            chosen_labels.append(torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)]))
+            wanted = self.coder.encode(all_anchors[positives], targets.boxes[image][assigned])
+            box_terms.append((deltas[image][positives].float() - wanted).abs().sum())
+        labels = torch.cat(chosen_labels).float()
+        number = max(len(labels), 1)
+        classification = F.binary_cross_entropy_with_logits(torch.cat(chosen_logits).float(), labels, reduction="sum")
+        return {"rpn_cls": classification / number, "rpn_box": torch.stack(box_terms).sum() / number}
+
+    @torch.no_grad()
+    def _sample(self, anchors: Tensor, targets: Targets, image: int) -> tuple[Tensor, Tensor, Tensor]:
+        matched = match(
+            anchors,
+            targets.boxes[image],
+            targets.num_objects[image],
+            positive_iou=self.options.positive_iou,
+            negative_iou=self.options.negative_iou,
+            low_quality_iou=LOW_QUALITY_IOU,
+        )
+        positives, negatives = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
+        return positives, negatives, matched[positives]
