@@ -1,0 +1,167 @@
+"""Images with their training targets, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from aegl.data.masks import rasterize_in_boxes
+from aegl.data.preprocess import Preprocess, load_image
+from aegl.data.samplers import Key
+from aegl.data.transforms import Objects, TrainTransform, flip_image
+from aegl.errors import DataError
+from aegl.types import Batch, Targets
+
+if TYPE_CHECKING:
+    from aegl.data.store import AnnotationStore
+
+_STREAM = 0xA06  # keeps the augmentation's random streams apart from all others that use the same seed
+_MIN_SIDE = 0.01  # pixels of the network input: a box thinner than this is no box
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the network gets it, before padding.
+
+    Args:
+        image: ``[h, w, 3]`` uint8 RGB.
+        orig_size: height and width of the file's image.
+        image_index: row of the image in the store.
+        objects: its ground truth in pixels of ``image``; None when evaluating.
+    """
+
+    image: np.ndarray
+    orig_size: tuple[int, int]
+    image_index: int
+    objects: Objects | None = None
+
+
+class DetectionDataset(Dataset[Sample]):
+    """The images of a store.
+
+    A training sample is asked for by :data:`aegl.data.samplers.Key`; its augmentation depends on the seed and that key
+    alone, hence not on the number of workers or processes nor on where a run was resumed. Crowd annotations are no
+    training targets; boxes are clipped to the image and dropped if nothing is left. An image may have no objects.
+
+    Args:
+        store: annotations.
+        preprocess: resizing and padding.
+        transform: augmentation; None gives samples without targets at the test size.
+        mask_size: side ``M`` of the mask rasters.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        store: AnnotationStore,
+        preprocess: Preprocess,
+        *,
+        transform: TrainTransform | None = None,
+        mask_size: int = 56,
+        seed: int = 0,
+    ) -> None:
+        self.store = store
+        self.preprocess = preprocess
+        self.transform = transform
+        self.mask_size = mask_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of images ``I``."""
+        return len(self.store.image_ids)
+
+    def __getitem__(self, key: int | Key) -> Sample:
+        """The image of an index (epoch 0, position = index) or of a sampler's key.
+
+        Raises:
+            DataError: for an image that cannot be read or has another size than its annotations say, or an object
+                without a usable mask.
+        """
+        epoch, position, index = (0, key, key) if isinstance(key, int | np.integer) else key
+        index = int(index)
+        image = self._load(index)
+        height, width = image.shape[:2]
+        if self.transform is None:
+            return Sample(self.preprocess.resize(image)[0], (height, width), index)
+        rng = np.random.default_rng([_STREAM, self.seed, epoch, position, index])
+        short_side, flip = self.transform.draw(rng)
+        image, scale_y, scale_x = self.preprocess.resize(image, short_side)
+        objects = self._objects(index, height, width).scaled(scale_y, scale_x)
+        objects = objects.take((objects.boxes[:, 2:] - objects.boxes[:, :2] >= _MIN_SIDE).all(axis=1))
+        if flip:
+            image, objects = flip_image(image), objects.flipped(image.shape[1])
+        return Sample(image, (height, width), index, objects)
+
+    def _load(self, index: int) -> np.ndarray:
+        path = self.store.image_path(index)
+        image = load_image(path)
+        height, width = (int(v) for v in self.store.image_sizes[index])
+        if image.shape[:2] != (height, width):
+            raise DataError(
+                f"image {path} is {image.shape[1]} x {image.shape[0]} pixels, but its annotations say "
+                f"{width} x {height}: boxes would not fit; correct the annotation file or restore the image"
+            )
+        return image
+
+    def _objects(self, index: int, height: int, width: int) -> Objects:
+        """Ground truth in pixels of the original image, still in double precision."""
+        start, end = (int(v) for v in self.store.ann_offsets[index : index + 2])
+        boxes = np.array(self.store.ann_boxes_xywh[start:end], dtype=np.float64)
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes.clip(0, [width, height, width, height])
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~np.asarray(self.store.ann_crowd[start:end], dtype=bool)
+        rows = np.flatnonzero(keep)
+        boxes = boxes[rows]
+        labels = np.asarray(self.store.ann_labels[start:end], dtype=np.int64)[rows]
+        return Objects(boxes, labels, self._masks(start + rows, boxes, (height, width)))
+
+    def _masks(self, annotations: np.ndarray, boxes: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
+        segmentations = []
+        for a in annotations.tolist():
+            segmentation = self.store.segmentation(a)
+            if not segmentation:
+                raise DataError(f"annotation {self.store.ann_ids[a]} has no mask: training needs one for every object")
+            segmentations.append(segmentation)
+        try:
+            return rasterize_in_boxes(segmentations, boxes, self.mask_size, image_hw)
+        except ValueError as error:
+            ids = ", ".join(str(v) for v in np.asarray(self.store.ann_ids)[annotations])
+            raise DataError(f"a mask among annotations {ids} cannot be used: {error}") from error
+
+
+def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
+    """Pad samples to one canvas and, when they have targets, to one number of objects.
+
+    Args:
+        samples: at least one; all with objects or all without.
+        preprocess: says how to pad.
+    """
+    objects = [s.objects for s in samples if s.objects is not None]
+    return Batch(
+        images=torch.from_numpy(preprocess.pad_batch([s.image for s in samples])),
+        sizes=torch.tensor([s.image.shape[:2] for s in samples], dtype=torch.int64),
+        orig_sizes=torch.tensor([s.orig_size for s in samples], dtype=torch.int64),
+        image_index=torch.tensor([s.image_index for s in samples], dtype=torch.int64),
+        targets=_collate_objects(objects) if objects else None,
+    )
+
+
+def _collate_objects(objects: Sequence[Objects]) -> Targets:
+    most = max(len(o) for o in objects)
+    mask_side = objects[0].masks.shape[-1]
+    boxes = np.zeros((len(objects), most, 4), dtype=np.float32)
+    labels = np.full((len(objects), most), -1, dtype=np.int64)
+    masks = np.zeros((len(objects), most, mask_side, mask_side), dtype=np.uint8)
+    for row, o in enumerate(objects):
+        boxes[row, : len(o)], labels[row, : len(o)], masks[row, : len(o)] = o.boxes, o.labels, o.masks
+    return Targets(
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(labels),
+        masks=torch.from_numpy(masks),
+        num_objects=torch.tensor([len(o) for o in objects], dtype=torch.int64),
+    )

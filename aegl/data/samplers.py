@@ -1,0 +1,200 @@
+"""In which order training sees the images, and how often: random order and repeat-factor sampling (RFS).
+
+Everything is a pure function of seed and epoch, so a run can go on from any point without having kept any state.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from aegl.data.store import AnnotationStore
+
+logger = logging.getLogger("aegl")
+
+Key = tuple[int, int, int]
+"""Epoch, position in the epoch, image index: what a training sample depends on, beside the seed."""
+Rounding = Literal["stochastic", "ceil"]
+
+_STREAM = 0x5A3D1E5  # keeps the sampler's random streams apart from all others that use the same seed
+
+
+@dataclass(frozen=True)
+class RepeatFactors:
+    """How often each image is shown per epoch, on average.
+
+    Args:
+        images: ``[I]`` float64, at least 1 for every image (0 leaves an image out).
+        classes: ``[C]`` float64, 0 for a class without images; empty when images are not repeated.
+        image_counts: ``[C]`` int64, images that contain each class.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+    image_counts: np.ndarray
+
+    @classmethod
+    def uniform(cls, num_images: int) -> RepeatFactors:
+        """Every image once."""
+        return cls(np.ones(num_images), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+    def describe(self) -> dict[str, float]:
+        """``factor_rarest``, ``factor_median`` of the classes that occur, ordered by image count; 1 without classes."""
+        present = self.image_counts > 0
+        if not present.any():
+            return {"factor_rarest": 1.0, "factor_median": 1.0}
+        by_count = self.classes[present][np.argsort(self.image_counts[present], kind="stable")]
+        return {"factor_rarest": float(by_count[0]), "factor_median": float(by_count[len(by_count) // 2])}
+
+
+def repeat_factors(store: AnnotationStore, num_classes: int, threshold: float, power: float = 0.5) -> RepeatFactors:
+    """Repeat factors of the LVIS paper (Gupta et al. 2019, section 5.2), from the annotations that are trained on.
+
+    Crowd annotations do not count, since they are no training targets.
+    """
+    images = np.repeat(np.arange(len(store.image_ids)), np.diff(store.ann_offsets))
+    single = ~np.asarray(store.ann_crowd, dtype=bool)
+    labels = np.asarray(store.ann_labels)[single]
+    return repeat_factors_from_labels(images[single], labels, len(store.image_ids), num_classes, threshold, power)
+
+
+def repeat_factors_from_labels(
+    images: np.ndarray, labels: np.ndarray, num_images: int, num_classes: int, threshold: float, power: float = 0.5
+) -> RepeatFactors:
+    """``f_c`` = share of images with class ``c``; ``r_c = max(1, (t / f_c) ** power)``; ``r_I = max`` of its classes.
+
+    Args:
+        images: ``[A]`` integer image index of each annotation.
+        labels: ``[A]`` integer class of each annotation, ``0..C-1``.
+        num_images: all images, also those without annotation (their factor is 1).
+        num_classes: ``C``.
+        threshold: share ``t`` below which a class is repeated, in (0, 1].
+        power: 0.5 in the paper.
+    """
+    pairs = np.unique(np.asarray(images, dtype=np.int64) * num_classes + np.asarray(labels, dtype=np.int64))
+    pair_images, pair_labels = np.divmod(pairs, num_classes)
+    counts = np.bincount(pair_labels, minlength=num_classes)
+    share = np.maximum(counts, 1) / max(num_images, 1)
+    classes = np.where(counts > 0, np.maximum(1.0, (threshold / share) ** power), 0.0)
+    per_image = np.ones(num_images)
+    np.maximum.at(per_image, pair_images, classes[pair_labels])
+    return RepeatFactors(per_image, classes, counts)
+
+
+def round_factors(factors: np.ndarray, rounding: Rounding, uniforms: np.ndarray) -> np.ndarray:
+    """Whole repeats ``[I]`` int64: up, or to the next whole number with the probability of the fraction.
+
+    ``uniforms`` are ``[I]`` draws from [0, 1); only "stochastic" uses them.
+    """
+    if rounding == "ceil":
+        return np.ceil(factors).astype(np.int64)
+    whole = np.floor(factors)
+    return whole.astype(np.int64) + (uniforms < factors - whole)
+
+
+class EpochSampler:
+    """An endless stream of images: every epoch holds each image as often as its factor says, in a new random order.
+
+    The epochs of all processes together form one stream; step ``k`` takes its next ``batch_size * world_size`` entries,
+    of which each process takes every ``world_size``-th. So nothing is dropped, nothing is added to make batches even (a
+    batch may span two epochs), all processes have equally many batches, and which images a step sees does not depend on
+    the number of processes as long as the whole batch is the same.
+
+    Args:
+        factors: repeat factors of the images.
+        batch_size: images per batch of one process.
+        seed: the same on every process.
+        rank: of this process.
+        world_size: number of processes.
+        rounding: how fractional factors are rounded; "stochastic" draws anew each epoch.
+        shuffle: random order; otherwise by image index.
+    """
+
+    def __init__(
+        self,
+        factors: RepeatFactors,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        rounding: Rounding = "stochastic",
+        shuffle: bool = True,
+    ) -> None:
+        self.factors = factors
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.rounding: Rounding = rounding
+        self.shuffle = shuffle
+
+    @property
+    def epoch_length(self) -> float:
+        """Images of an epoch over all processes, on average over epochs."""
+        factors = np.ceil(self.factors.images) if self.rounding == "ceil" else self.factors.images
+        return float(factors.sum())
+
+    def epoch_indices(self, epoch: int) -> np.ndarray:
+        """Image indices of one epoch, over all processes: ``[L]`` int64, a pure function of seed and epoch."""
+        rng = np.random.default_rng([_STREAM, self.seed, epoch])
+        repeats = round_factors(self.factors.images, self.rounding, rng.random(len(self.factors.images)))
+        indices = np.repeat(np.arange(len(repeats)), repeats)
+        return rng.permutation(indices) if self.shuffle else indices
+
+    def state(self, consumed_batches: int) -> tuple[int, int]:
+        """Epoch, and position in it over all processes, after so many batches of every process."""
+        position = consumed_batches * self.batch_size * self.world_size
+        epoch = 0
+        while position >= (length := self._length(epoch)):
+            position -= length
+            epoch += 1
+        return epoch, position
+
+    def batches(self, consumed_batches: int = 0) -> Iterator[list[Key]]:
+        """This process's batches of keys, without end, after leaving out the first ``consumed_batches``."""
+        keys = self._keys(consumed_batches)
+        while True:
+            yield [next(keys) for _ in range(self.batch_size)]
+
+    def describe(self, epoch: int = 0) -> dict[str, Any]:
+        """For the log: ``images``, ``epoch_length`` of that epoch, ``factor_rarest``, ``factor_median``."""
+        return {
+            "images": len(self.factors.images),
+            "epoch_length": self._length(epoch),
+            **self.factors.describe(),
+        }
+
+    def _length(self, epoch: int) -> int:
+        length = len(self.epoch_indices(epoch))
+        if not length:
+            raise ValueError("no image to sample: the data set is empty or every factor is 0")
+        return length
+
+    def _keys(self, consumed_batches: int) -> Iterator[Key]:
+        epoch, position = self.state(consumed_batches)
+        position += self.rank
+        while True:
+            indices = self.epoch_indices(epoch)
+            self._log(epoch, len(indices))
+            for here in range(position, len(indices), self.world_size):
+                yield epoch, here, int(indices[here])
+                position = here + self.world_size
+            position -= len(indices)
+            epoch += 1
+
+    def _log(self, epoch: int, length: int) -> None:
+        if self.rank == 0:
+            factors = self.factors.describe()
+            logger.info(
+                "epoch %d: %d images, repeat factor of the rarest class %.2f, of the median class %.2f",
+                epoch,
+                length,
+                factors["factor_rarest"],
+                factors["factor_median"],
+            )

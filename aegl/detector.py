@@ -1,0 +1,70 @@
+"""The facade: one object that trains, evaluates, predicts and exports, with the command line's own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aegl import tasks
+from aegl.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from aegl.engine.predictor import Prediction
+
+WEIGHT_SUFFIXES = (".pt", ".onnx")
+
+
+class Detector:
+    """A detector to be trained, or a trained one.
+
+    Args:
+        model: a model name (``"r50"``, ``"timm:resnet26"``), or the path of a trained model (``.pt`` or ``.onnx``).
+        progress: told how long work takes; silent by default.
+        **keys: any configuration keys, used by every later call; nested keys as ``{"loss.mu": 0.5}`` or dictionaries.
+
+    Example::
+
+        detector = Detector("mini")
+        detector.train(data="shapes_lt", method="fbs_aegl")
+        print(detector.val()["mask"]["APr"])
+        detector.export()
+    """
+
+    def __init__(self, model: str | Path = "r50", *, progress: Progress | None = None, **keys: Any) -> None:
+        self._progress = progress or SilentProgress()
+        self._keys = dict(keys)
+        self.weights: Path | None = None
+        if str(model).endswith(WEIGHT_SUFFIXES):
+            self.weights = Path(model)
+        else:
+            self._keys["model"] = str(model)
+
+    def train(self, **keys: Any) -> dict[str, Any]:
+        """Train, evaluate, and keep the best weights for the calls that follow. Returns what ``aegl train --json`` prints."""
+        result = tasks.train(self._overrides(keys), self._progress)
+        self.weights = Path(result["best"])
+        return result
+
+    def val(self, **keys: Any) -> dict[str, Any]:
+        """Evaluate; returns protocol, split, bands, and box and mask AP in [0, 1]."""
+        return tasks.val(self._trained(keys), self._progress)
+
+    def predict(self, source: str | Path, **keys: Any) -> Iterator[Prediction]:
+        """Detect in an image, a folder or a glob; yields one :class:`Prediction` per image as it is ready."""
+        return tasks.iter_predictions(self._trained({"source": str(source), **keys}), self._progress)
+
+    def export(self, **keys: Any) -> dict[str, Any]:
+        """Write the ONNX file beside the weights, with its parity report."""
+        return tasks.export(self._trained(keys), self._progress)
+
+    def _overrides(self, keys: dict[str, Any]) -> dict[str, Any]:
+        own = {"weights": str(self.weights)} if self.weights else {}
+        return {**own, **self._keys, **keys}
+
+    def _trained(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """Overrides for a trained model, whose own configuration names model and method already."""
+        overrides = self._overrides(keys)
+        if self.weights:
+            overrides.pop("model", None)
+        return overrides

@@ -1,0 +1,183 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, and all a model needs to be used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aegl._version import __version__
+from aegl.engine.rng import RngState
+from aegl.errors import CheckpointError, RunError
+from aegl.longtail.statistics import ClassStatistics
+from aegl.metadata import ModelMeta
+
+FORMAT = "aegl-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What only the continuation of training needs.
+
+    Args:
+        optimizer: state of the optimiser.
+        scaler: state of the gradient scaler; empty unless fp16.
+        ema: averaged weights and their counter (:class:`aegl.engine.ema.ModelEma`), or None.
+        iteration: finished steps.
+        consumed_batches: batches that every process has taken from its loader, over all epochs.
+        rng: state of the random generators of every process, by rank.
+        validated: iteration of the last evaluation, -1 for none.
+        best: the best fitness so far, None before the first evaluation.
+    """
+
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    ema: dict[str, Any] | None
+    iteration: int
+    consumed_batches: int
+    rng: list[RngState]
+    validated: int
+    best: float | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a ``.pt`` file.
+
+    Args:
+        model: weights and buffers (a loss's own among them) as they are trained.
+        meta: classes, preprocessing and operating point.
+        statistics: class counts of the training set.
+        config: the run's configuration as plain values.
+        iteration: finished steps.
+        metrics: summary of the last evaluation, empty before the first.
+        training: what training needs to go on; None in files that are only for use.
+        aegl_version: version that wrote the file.
+    """
+
+    model: dict[str, Tensor]
+    meta: ModelMeta
+    statistics: ClassStatistics
+    config: dict[str, Any]
+    iteration: int
+    metrics: dict[str, Any]
+    training: TrainingState | None = None
+    aegl_version: str = __version__
+
+    def inference_weights(self) -> dict[str, Tensor]:
+        """The weights to evaluate and export: the averaged ones where there are any."""
+        ema = self.training.ema if self.training else None
+        return ema["weights"] if ema else self.model
+
+    def for_inference(self) -> Checkpoint:
+        """Without the training state, and with :meth:`inference_weights` as the model."""
+        return replace(self, model=self.inference_weights(), training=None)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint so that ``path`` holds either the old file or the whole new one, whatever happens.
+
+    Raises:
+        RunError: if the file cannot be written (full disk, no permission); an older file at ``path`` stays as it was.
+    """
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **{f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)},
+        "meta": checkpoint.meta.to_dict(),
+        "statistics": checkpoint.statistics.to_dict(),
+        "training": None if checkpoint.training is None else _shallow(checkpoint.training),
+    }
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+        kept = "; the older file there is untouched" if path.exists() else ""
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise RunError(f"{path}: cannot write the checkpoint ({reason}){kept}. Free some space, then resume") from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint, tensors on the CPU. Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, of another program or of a newer aegl.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint written by `aegl train`")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises a dozen kinds, from KeyError to UnpicklingError, for damaged files
+        raise CheckpointError(
+            f"{path}: not a readable PyTorch checkpoint ({_reason(error)}): the file is damaged, cut short or of "
+            "another kind; use another checkpoint of the run, or copy it again"
+        ) from error
+    _check_kind(path, content)
+    return _parse(path, content)
+
+
+def _check_kind(path: Path, content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: a PyTorch file, but no checkpoint of aegl; weights of a backbone go to backbone_weights="
+        )
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format {version}, written by aegl {content.get('aegl_version')}; this is aegl {__version__}, "
+            f"which reads formats up to {FORMAT_VERSION}: update aegl"
+        )
+
+
+def _parse(path: Path, content: dict[str, Any]) -> Checkpoint:
+    missing = [f.name for f in fields(Checkpoint) if f.name not in content]
+    if missing:
+        raise CheckpointError(f"{path}: the checkpoint lacks {', '.join(missing)}: it was not written by `aegl train`")
+    values = {f.name: content[f.name] for f in fields(Checkpoint)}
+    values["meta"] = ModelMeta.from_dict(content["meta"])
+    values["statistics"] = ClassStatistics.from_dict(content["statistics"])
+    if content["training"] is not None:
+        values["training"] = TrainingState(**content["training"])
+    return Checkpoint(**values)
+
+
+def _shallow(state: TrainingState) -> dict[str, Any]:
+    """Fields by name; ``dataclasses.asdict`` would copy every tensor."""
+    return {f.name: getattr(state, f.name) for f in fields(state)}
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can (Windows cannot open folders)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

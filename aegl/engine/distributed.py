@@ -1,0 +1,139 @@
+"""Several processes as one training run: who am I, on which device, and the few collectives that the engine needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from aegl.errors import ConfigError
+
+_TIMEOUT = timedelta(hours=3)
+"""Ranks wait for each other this long: the main one may score a large split while the others stand at a barrier."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, seen from one of them. The default is a run of a single process.
+
+    Args:
+        rank: number of this process, 0 the main one.
+        size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and scores."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum ``tensor`` over the processes, in place; every process gets the same bits."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """``tensor`` (same shape everywhere) of every process, by rank, on the CPU."""
+        if self.size == 1:
+            return [tensor.cpu()]
+        local = tensor.to(self.device)
+        parts = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(parts, local)
+        return [part.cpu() for part in parts]
+
+    def broadcast_text(self, text: str) -> str:
+        """The main process's ``text``, on every process."""
+        if self.size == 1:
+            return text
+        data = text.encode()
+        length = torch.tensor([len(data)], device=self.device)
+        dist.broadcast(length, 0)
+        buffer = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if self.is_main:
+            buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(buffer, 0)
+        return bytes(buffer.cpu().tolist()).decode()
+
+
+def resolve_device(device: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """The device that the key ``device`` (auto, cpu, cuda, cuda:N) means for one of the processes on this machine.
+
+    Raises:
+        ConfigError: for an unknown device, or one that this machine lacks.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device}: must be auto, cpu, cuda or cuda:N") from error
+    if wanted.type == "cpu":
+        return wanted
+    if wanted.type != "cuda":
+        raise ConfigError(f"device={device}: must be auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: this machine offers no CUDA device to PyTorch; use device=cpu")
+    index = local_rank if local_size > 1 else (wanted.index or 0)
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={device}: process {local_rank} wants cuda:{index}, {torch.cuda.device_count()} exist"
+        )
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """This process's :class:`World`, from torchrun's environment; its process group is closed on leaving.
+
+    A process group that exists already is used and left open. Collectives run over gloo on CPU and NCCL on CUDA.
+
+    Args:
+        device: the configuration key; with several processes, ``cuda`` means one GPU each.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
+    target = resolve_device(device, local_rank, local_size)
+    if target.type == "cuda":
+        torch.cuda.set_device(target)
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), target)
+        return
+    if size == 1:
+        yield World(device=target)
+        return
+    dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), target)
+    finally:
+        dist.destroy_process_group()
+
+
+@torch.no_grad()
+def average_batch_norm(model: nn.Module, world: World) -> None:
+    """Replace the running statistics of batch norm layers by their mean over the processes.
+
+    DDP keeps parameters equal but lets every process gather its own statistics.
+    """
+    if world.size == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            for statistic in (module.running_mean, module.running_var):
+                if statistic is not None:
+                    world.sum_(statistic).div_(world.size)

@@ -1,0 +1,129 @@
+"""Models from checkpoints: whole ones to use, and parts of them to start training from."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from aegl.config import Config
+from aegl.engine.backend import TorchBackend
+from aegl.engine.checkpoint import Checkpoint, load_checkpoint
+from aegl.errors import CheckpointError
+from aegl.longtail.options import build_loss
+from aegl.metadata import ModelMeta
+from aegl.models.factory import build_model
+from aegl.models.mask_rcnn import MaskRCNN
+from aegl.models.weights import load_matching
+
+LOGGER = logging.getLogger("aegl")
+
+_LOSS = "box_head.loss."
+_CLASSIFIER = "box_head.classifier."
+_CLASS_WISE = ("box_head.regressor.", "mask_head.predictor.")
+
+
+def rebuild_model(
+    checkpoint: Checkpoint,
+    *,
+    conf: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
+    nms_candidates: int | None = None,
+) -> tuple[MaskRCNN, ModelMeta]:
+    """The model of a checkpoint, ready to be evaluated or exported, with its metadata.
+
+    Averaged weights are used where there are any.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        conf: score threshold; None keeps the one it was trained with, for this and the following.
+        iou: IoU of the NMS.
+        max_det: detections per image.
+        nms_candidates: candidates per image that enter NMS.
+
+    Raises:
+        CheckpointError: if the weights do not fit the configuration saved with them.
+    """
+    given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "nms_candidates": nms_candidates}
+    update = {key: value for key, value in given.items() if value is not None}
+    try:
+        config = Config.model_validate({**checkpoint.config, **update})
+    except ValidationError as error:
+        raise CheckpointError(
+            f"the configuration in the checkpoint is not one of this version of aegl: {error}"
+        ) from error
+    loss = build_loss(config.loss.name, checkpoint.statistics, **config.loss.options())
+    model = build_model(config, checkpoint.meta.num_classes, loss, backbone_from_config=False)
+    try:
+        model.load_state_dict(checkpoint.inference_weights())
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's weights do not fit its configuration: {error}") from error
+    operating = {key: value for key, value in update.items() if key != "nms_candidates"}
+    return model.eval(), replace(checkpoint.meta, **operating)
+
+
+def load_torch_backend(
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    conf: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
+    nms_candidates: int | None = None,
+) -> TorchBackend:
+    """The model of a ``.pt`` file behind the :class:`aegl.engine.backend.Backend` interface.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or no checkpoint.
+    """
+    model, meta = rebuild_model(
+        load_checkpoint(path), conf=conf, iou=iou, max_det=max_det, nms_candidates=nms_candidates
+    )
+    return TorchBackend(model, meta, device)
+
+
+def start_from(model: MaskRCNN, meta: ModelMeta, checkpoint: Checkpoint, *, classifier: str, reset: bool) -> None:
+    """Load the weights of another run into a new model, by name and shape; what does not fit keeps its fresh start.
+
+    State of the losses is never taken over. The classifier starts afresh if asked to, if it is of another kind, or if
+    the classes are not the same; class-wise regressors and mask predictors only in the last case. Logs the rest.
+
+    Args:
+        model: freshly built.
+        meta: of ``model``.
+        checkpoint: the other run.
+        classifier: kind of the new classifier (`box.classifier`).
+        reset: start with a fresh classifier in any case.
+
+    Raises:
+        CheckpointError: if nothing fits.
+    """
+    skip = [_LOSS]
+    reasons = []
+    if reset:
+        reasons.append("reset_classifier=true")
+    former_kind = checkpoint.config.get("box", {}).get("classifier", classifier)
+    if former_kind != classifier:
+        reasons.append(f"it was {former_kind} and is {classifier} now")
+    if checkpoint.meta.names != meta.names:
+        reasons.append(f"the classes differ ({checkpoint.meta.num_classes} before, {meta.num_classes} now)")
+        skip += _class_wise_layers(model)
+    if reasons:
+        skip.append(_CLASSIFIER)
+    fresh = load_matching(model, checkpoint.inference_weights(), skip=tuple(skip))
+    if any(name.startswith(_CLASSIFIER) for name in fresh):
+        why = "; ".join(reasons) or "its number of logits differs"
+        LOGGER.info("the classifier starts afresh: %s", why)
+    others = [name for name in fresh if not name.startswith((_CLASSIFIER, _LOSS))]
+    if others:
+        LOGGER.info("%d other tensors start afresh, among them %s", len(others), ", ".join(others[:4]))
+
+
+def _class_wise_layers(model: MaskRCNN) -> list[str]:
+    agnostic = (model.box_head.class_agnostic, model.mask_head.class_agnostic)
+    return [prefix for prefix, is_agnostic in zip(_CLASS_WISE, agnostic, strict=True) if not is_agnostic]

@@ -1,0 +1,19 @@
+"""Shared set-up: one thread per test process, and a cache folder of its own for every test session."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["AEGL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def oracles() -> Path:
+    """Folder of the golden vectors: `AEGL_ORACLES`, else the copy kept with the tests."""
+    return Path(os.environ.get("AEGL_ORACLES", Path(__file__).parent / "fixtures" / "oracles"))
