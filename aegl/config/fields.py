@@ -68,15 +68,14 @@ class Key:
     @property
     def allowed(self) -> str:
         """What a value may be, e.g. ``a whole number >= 1`` or ``one of none, bf16, fp16``."""
-        kinds = [_words(alternative) for alternative in self.alternatives]
+        kinds = [_words(alternative, _length(self.field.metadata)) for alternative in self.alternatives]
         bounds = " and ".join(
             f"{sign} {getattr(constraint, bound):g}"
             for constraint in self.field.metadata
             for bound, sign in _BOUNDS.items()
             if hasattr(constraint, bound)
         )
-        length = _length(self.field.metadata)
-        kinds[0] = " ".join(part for part in (kinds[0], bounds, length) if part)
+        kinds[0] = f"{kinds[0]} {bounds}".rstrip()
         return ", or ".join(kinds)
 
 
@@ -106,12 +105,12 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _words(annotation: Any) -> str:
+def _words(annotation: Any, length: str) -> str:
     if get_origin(annotation) is Literal:
         choices = [str(choice) for choice in get_args(annotation)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if get_origin(annotation) is list:
-        return f"a list of {_PLURALS[get_args(annotation)[0]]}"
+        return f"a list of {length}{_PLURALS[get_args(annotation)[0]]}"
     return _WORDS[annotation]
 
 
@@ -120,4 +119,4 @@ def _length(metadata: list[Any]) -> str:
     most = next((m.max_length for m in metadata if hasattr(m, "max_length")), None)
     if least is None:
         return ""
-    return f"({least} or more)" if most is None else f"({least} to {most})"
+    return f"{least} or more " if most is None else f"{least} to {most} "

@@ -1,23 +1,22 @@
-"""The layers a configuration is made of: shipped YAML files, the user's file, the command line."""
+"""The layers of a configuration: flat tables of values with their origin, and how they are laid on each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from aegl.config import shipped
+from aegl.config.fields import keys, sections
 from aegl.config.hints import did_you_mean
+from aegl.config.values import convert, parse_free, read_mapping, shown
 from aegl.errors import ConfigError
 
-KINDS = ("data", "model", "method", "schedule", "recipe")
-"""Folders of `aegl.cfg`, in the order of their layers, weakest first."""
-NOT_CONFIG = {"reference", "description"}
-"""Blocks of shipped files that are for people, not for the configuration."""
-TIMM_PREFIX = "timm:"
+LOSS_NAME = "loss.name"
+LENGTHS = ("epochs", "iterations")
+"""Two ways to say the same: the stronger layer's silences the other."""
+_MAY_NAME = {"data": (), "model": ("schedule",), "method": (), "schedule": (), "recipe": shipped.KINDS[:-1]}
 
 
 @dataclass(frozen=True)
@@ -25,90 +24,155 @@ class Layer:
     """Values of one origin.
 
     Args:
-        origin: where they come from, in words for messages.
-        values: nested values by key.
+        origin: where they come from, for messages.
+        values: values by dotted key, in the type of their key.
     """
 
     origin: str
     values: Mapping[str, Any]
 
-
-def available(kind: str) -> list[str]:
-    """Names of the shipped files of a kind, e.g. ``fbs_aegl/table5_r101_gol`` for a recipe."""
-    root = resources.files("aegl.cfg") / kind
-    with resources.as_file(root) as folder:
-        return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    @property
+    def complete(self) -> bool:
+        """Whether every key is given, as in an ``args.yaml``."""
+        return keys().keys() <= self.values.keys()
 
 
-def read_shipped(kind: str, name: str) -> dict[str, Any]:
-    """Content of a shipped file. Raises :class:`ConfigError` with near names for an unknown one."""
-    names = available(kind)
-    if name not in names:
-        raise ConfigError(f"{kind}={name}: unknown{did_you_mean(name, names)}; known are {', '.join(names)}")
-    text = (resources.files("aegl.cfg") / kind / f"{name}.yaml").read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.safe_load(text) or {}
-    return content
+@dataclass
+class Problems:
+    """Everything found wrong so far, one line each, and the keys concerned."""
+
+    lines: list[str] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+
+    def add(self, line: str, key: str | None = None) -> None:
+        """Note a problem once."""
+        if line not in self.lines:
+            self.lines.append(line)
+        if key is not None:
+            self.keys.add(key)
 
 
-def shipped_layer(kind: str, name: str) -> Layer:
-    """The configuration part of a shipped file."""
-    if kind == "model" and name.startswith(TIMM_PREFIX):
-        return Layer(f"model={name}", {"schedule": "2x", "backbone": {"name": name.removeprefix(TIMM_PREFIX)}})
-    content = read_shipped(kind, name)
-    values = content.get("config", {}) if kind == "data" else {k: v for k, v in content.items() if k not in NOT_CONFIG}
-    return Layer(f"cfg/{kind}/{name}.yaml", values)
+def make_layer(origin: str, content: Mapping[str, Any], problems: Problems) -> Layer:
+    """Flatten nested or dotted content and convert its values; what cannot be used is noted and left out."""
+    values: dict[str, Any] = {}
+    for name, raw in _flatten(content, "", origin, problems):
+        key = keys().get(name)
+        try:
+            values[name] = parse_free(raw) if key is None else convert(key, raw)
+        except ValueError:
+            assert key is not None
+            problems.add(f"{name}={shown(raw)}: must be {key.allowed} ({origin})", name)
+    return Layer(origin, values)
 
 
-def data_layer(data: str) -> Layer:
-    """What a data set brings along: the ``config`` block of a shipped or the user's own YAML."""
-    if data in available("data"):
-        return shipped_layer("data", data)
-    path = Path(data)
-    if path.suffix in {".yaml", ".yml"} and path.is_file():
-        return Layer(f"{path}", read_file(path).get("config", {}))
-    if not path.exists() and path.suffix == "" and len(path.parts) == 1:
-        names = available("data")
-        raise ConfigError(
-            f"data={data}: neither a shipped data set{did_you_mean(data, names)} nor a file or folder here; "
-            f"shipped are {', '.join(names)}"
-        )
-    return Layer(f"data={data}", {})
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """A user's YAML file as a mapping. Raises :class:`ConfigError` naming the file and, if known, the line."""
+def shipped_layer(kind: str, name: str, problems: Problems) -> Layer | None:
+    """The layer of a shipped file; None, with the problem noted, for an unknown name."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML ({reason})") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines, not a {type(content).__name__}")
-    return content
+        if kind == "data":
+            return _data_layer(name, problems)
+        content = shipped.settings(kind, name)
+    except ConfigError as error:
+        problems.add(str(error), kind)
+        return None
+    return _checked(kind, make_layer(shipped.origin(kind, name), content, problems), problems)
 
 
-def merge(base: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Lay ``values`` over ``base`` in place, section by section.
+def file_layer(path: str, problems: Problems) -> Layer:
+    """The layer of a user's file; an empty one, with the problem noted, if it cannot be read."""
+    try:
+        return make_layer(path, read_mapping(Path(path), f"cfg={path}"), problems)
+    except ConfigError as error:
+        problems.add(str(error))
+        return Layer(path, {})
 
-    A loss of another name brings its own options: those of the loss below do not stay.
+
+def overlay(layers: list[Layer]) -> Layer:
+    """Lay the layers on each other, weakest first; the stronger value of each key wins.
+
+    Options of a loss hold for the loss they were written for (the layer's own ``loss.name``, that of the method it
+    names, or else the one in force below it); where the loss ends up another, they are left out. The last layer's
+    always stay: they are what the user typed.
     """
-    for key, value in values.items():
-        below = base.get(key)
-        if key == "loss" and isinstance(below, dict) and _renames(below, value):
-            base[key] = dict(value)
-        elif isinstance(below, dict) and isinstance(value, Mapping):
-            merge(below, value)
+    values: dict[str, Any] = {}
+    written_for: dict[str, str] = {}
+    for layer in layers:
+        values.update(layer.values)
+        given = [key for key in LENGTHS if layer.values.get(key) is not None]
+        if len(given) == 1:
+            values[LENGTHS[1 - LENGTHS.index(given[0])]] = None
+        loss = _loss_of(layer) or values.get(LOSS_NAME, keys()[LOSS_NAME].default)
+        written_for.update(dict.fromkeys(filter(is_loss_option, layer.values), loss))
+    loss = values.get(LOSS_NAME, keys()[LOSS_NAME].default)
+    typed = layers[-1].values if layers else {}
+    dropped = {key for key, name in written_for.items() if name != loss and key not in typed}
+    return Layer("all layers", {key: value for key, value in values.items() if key not in dropped})
+
+
+def is_loss_option(name: str) -> bool:
+    """Whether a dotted name may be a hyper-parameter of a loss."""
+    return name.startswith("loss.") and name.count(".") == 1 and name != LOSS_NAME
+
+
+def _data_layer(name: str, problems: Problems) -> Layer | None:
+    if name in shipped.available("data"):
+        return _checked(
+            "data", make_layer(shipped.origin("data", name), shipped.settings("data", name), problems), problems
+        )
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        block = read_mapping(path, f"data={name}").get("config")
+        return _checked("data", make_layer(name, block if isinstance(block, Mapping) else {}, problems), problems)
+    if path.suffix == "" and len(path.parts) == 1 and not path.exists():
+        names = shipped.available("data")
+        raise ConfigError(
+            f"data={name}: unknown data set{did_you_mean(name, names)}, and no file or folder of that name is here; "
+            f"available: {', '.join(names)}"
+        )
+    return Layer(name, {})
+
+
+def _checked(kind: str, layer: Layer, problems: Problems) -> Layer:
+    """Without the names that this kind of file must not choose."""
+    for name in set(shipped.KINDS) - set(_MAY_NAME[kind]):
+        if name in layer.values:
+            problems.add(f"{name}={shown(layer.values[name])}: a {kind} file cannot choose it ({layer.origin})")
+    return layer
+
+
+def _loss_of(layer: Layer) -> str | None:
+    if LOSS_NAME in layer.values:
+        return str(layer.values[LOSS_NAME])
+    method = layer.values.get("method")
+    if method not in shipped.available("method"):
+        return None
+    return make_layer("", shipped.settings("method", method), Problems()).values.get(LOSS_NAME)
+
+
+def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Problems) -> Iterator[tuple[str, Any]]:
+    for part, value in content.items():
+        name = f"{prefix}{part}"
+        if name in sections():
+            if isinstance(value, Mapping):
+                yield from _flatten(value, f"{name}.", origin, problems)
+            elif isinstance(value, str) and f"{name}.name" in keys():
+                yield f"{name}.name", value
+            else:
+                inner = [key for key in keys() if key.startswith(f"{name}.")]
+                problems.add(
+                    f"{name}={shown(value)}: is a group of keys; give them one by one, "
+                    f"{', '.join(inner[:3])}{' ...' if len(inner) > 3 else ''} ({origin})",
+                    name,
+                )
+        elif name in keys() or is_loss_option(name):
+            yield name, value
         else:
-            base[key] = _copy(value)
+            problems.add(f"{name}: unknown key{did_you_mean(name, _known(name))} ({origin})", name)
 
 
-def _renames(below: Mapping[str, Any], value: Any) -> bool:
-    return isinstance(value, Mapping) and "name" in value and value["name"] != below.get("name")
+def _known(name: str) -> list[str]:
+    """All keys, those of the losses among them: an unknown key may be a loss's option without its section."""
+    from aegl.longtail import LOSSES
+    from aegl.longtail.options import option_model
 
-
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+    options = {f"loss.{option}": None for loss in LOSSES.values() for option in option_model(loss).model_fields}
+    return ["cfg", *keys(), *options]

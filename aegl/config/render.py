@@ -1,60 +1,54 @@
-"""The text of ``cfg/default.yaml``: every key once, with type, range and help. `python -m aegl.config.render` writes it."""
+"""The text of ``cfg/default.yaml``, generated from the schema: ``python -m aegl.config.render`` prints it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from aegl.config.dump import inline
+from aegl.config.fields import Key, keys
+from aegl.config.schema import GROUPS, Config
 
-from aegl.config.schema import Config
-
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-_HEADER = "# Every key of aegl with its default. Generated from aegl/config/schema.py; do not edit by hand.\n\n"
+_HEADER = """\
+# Every key of aegl with its default: (what is allowed) what it means.
+# Generated from aegl/config/schema.py and sections.py by `python -m aegl.config.render > cfg/default.yaml`.
+# Give keys as key=value or --key value, nested ones with dots (loss.mu=0.7), or in a YAML file with cfg=<file>.
+"""
 
 
 def render_defaults() -> str:
-    """The YAML text of all defaults."""
-    return _HEADER + "\n".join(_lines(Config, "")) + "\n"
+    """The text of ``cfg/default.yaml``: every key once, with its type, range, choices and help."""
+    return _HEADER + "".join(f"\n# {title}\n" + "\n".join(_group(names)) + "\n" for title, names in grouped_keys())
 
 
-def describe(field: FieldInfo) -> str:
-    """Type and range of a key in brackets, e.g. ``(number, > 0, <= 1)``."""
-    bounds = [
-        f"{sign} {getattr(constraint, bound):g}"
-        for constraint in field.metadata
-        for bound, sign in _BOUNDS.items()
-        if getattr(constraint, bound, None) is not None
-    ]
-    return f"({', '.join([_type(field.annotation), *bounds])})"
+def grouped_keys() -> Iterator[tuple[str, list[str]]]:
+    """Title and dotted keys of every group, in the schema's order."""
+    title, names = "", list[str]()
+    for name in keys():
+        start = GROUPS.get(name.partition(".")[0])
+        if start is not None and start != title:
+            if names:
+                yield title, names
+            title, names = start, []
+        names.append(name)
+    yield title, names
 
 
-def _lines(model: type[BaseModel], indent: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            yield f"\n{indent}{name}:  # {field.description}"
-            yield from _lines(type(default), indent + "  ")
-        else:
-            yield f"{indent}{name}: {_inline(default)}  # {describe(field)} {field.description}"
+def _group(names: list[str]) -> Iterator[str]:
+    lines = [_line(keys()[name]) for name in names]
+    width = max(len(text) for text, _ in lines)
+    section = ""
+    for name, (text, comment) in zip(names, lines, strict=True):
+        head, dot, _ = name.partition(".")
+        if dot and head != section:
+            section = head
+            yield f"{section}:  # {Config.model_fields[section].description}"
+        yield f"{text:<{width}}  # {comment}"
 
 
-def _inline(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0].strip()
-
-
-def _type(annotation: Any) -> str:
-    if get_origin(annotation) in (Union, UnionType):
-        return " or ".join("null" if part is NoneType else _type(part) for part in get_args(annotation))
-    if get_origin(annotation) is Literal:
-        return " | ".join(str(choice) for choice in get_args(annotation))
-    if get_origin(annotation) is list:
-        return f"list of {_type(get_args(annotation)[0])}s"
-    return {bool: "true | false", int: "whole number", float: "number", str: "text"}[annotation]
+def _line(key: Key) -> tuple[str, str]:
+    dot, part = key.name.rpartition(".")[1:]
+    return f"{'  ' if dot else ''}{part}: {inline(key.default)}", f"({key.allowed}) {key.help}"
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Config(Section):
     data: str | None = Field(None, description="A name from `cfg/data`, or your own YAML, folder or COCO/LVIS JSON.")
     model: str = Field("r50", description="A name from `cfg/model`, or `timm:<name>` for any timm backbone.")
     method: str = Field("fbs_aegl", description="A long-tail method from `cfg/method`: loss, classifier and sampler.")
-    schedule: str | None = Field(None, description="A training schedule from `cfg/schedule`; default: the model's own.")
+    schedule: str = Field("2x", description="A training schedule from `cfg/schedule`; most models name their own.")
     recipe: str | None = Field(None, description="A full recipe from `cfg/recipe`.")
     weights: str | None = Field(
         None, description="A checkpoint or ONNX file; val, predict and export default to the newest run's best.pt."
@@ -50,7 +50,7 @@ class Config(Section):
 
     # Length and optimiser
     epochs: float | None = Field(None, gt=0, description="Length of training in epochs of the sampler.")
-    iterations: int | None = Field(None, gt=0, description="Length of training in steps; wins over epochs.")
+    iterations: int | None = Field(None, gt=0, description="Length of training in steps, instead of epochs.")
     batch: int = Field(16, ge=1, description="Images per optimiser step, over all processes.")
     accumulate: int = Field(1, ge=1, description="Forward passes per optimiser step; divides `batch`.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimiser.")
@@ -63,7 +63,7 @@ class Config(Section):
     warmup_factor: float = Field(0.001, gt=0, le=1, description="Share of the learning rate at the first step.")
     lr_schedule: Literal["step", "cosine", "constant"] = Field("step", description="Course of the learning rate.")
     lr_milestones: list[float] = Field(
-        [16 / 24, 22 / 24], description="Shares of training at which a step schedule drops."
+        [0.6666667, 0.9166667], description="Shares of training at which a step schedule drops."
     )
     lr_gamma: float = Field(0.1, gt=0, le=1, description="Factor of each drop.")
     clip_grad: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no clipping.")
@@ -119,9 +119,29 @@ class Config(Section):
 
     # Export
     format: Literal["onnx"] = Field("onnx", description="Format of the exported file.")
-    opset: int | None = Field(None, ge=18, description="ONNX opset; default: the newest that ONNX Runtime's GPU kernels cover.")
-    dynamic: bool = Field(True, description="Dynamic height and width (batch is always dynamic); false: fixed at imgsz.")
+    opset: int | None = Field(
+        None, ge=18, description="ONNX opset; default: the newest that ONNX Runtime's GPU kernels cover."
+    )
+    dynamic: bool = Field(
+        True, description="Dynamic height and width (batch is always dynamic); false: fixed at imgsz."
+    )
     parity: bool = Field(True, description="Compare the exported file with PyTorch and write the report.")
 
     # The embedded data set
     shapes: ShapesSection = Field(ShapesSection(), description="Size of `data=shapes_lt`.")
+
+
+GROUPS = {
+    "data": "What to run",
+    "project": "Where things go",
+    "device": "Machine",
+    "epochs": "Length of training and optimiser",
+    "imgsz": "Images",
+    "loss": "Long tail",
+    "backbone": "Model",
+    "conf": "Inference and evaluation",
+    "source": "Prediction",
+    "format": "Export",
+    "shapes": "The embedded data set",
+}
+"""Titles of the groups of keys, by the first key of each; a group reaches to the next one."""

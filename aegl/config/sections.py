@@ -1,4 +1,4 @@
-"""Nested parts of the configuration. Every key, its type, range, default and help are written once, here or in schema.py."""
+"""Nested parts of the configuration. Every key, its type, range, default and help stand once, here or in schema.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Section(BaseModel):
     """A frozen group of keys; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class LossSection(BaseModel):
@@ -75,7 +75,9 @@ class NeckSection(Section):
     """The feature pyramid and its anchors."""
 
     channels: int = Field(256, ge=8, description="Channels of every pyramid level.")
-    first_level: int = Field(2, ge=2, le=4, description="Finest level: 2 has stride 4, 3 has stride 8, 4 has stride 16.")
+    first_level: int = Field(
+        2, ge=2, le=4, description="Finest level: 2 has stride 4, 3 has stride 8, 4 has stride 16."
+    )
     extra_level: bool = Field(True, description="Add one coarser level by stride-2 pooling (used by the RPN only).")
     anchor_scale: float = Field(8.0, gt=0, description="Anchor side at a level = scale x stride.")
     anchor_ratios: list[float] = Field([0.5, 1.0, 2.0], min_length=1, description="Height over width of the anchors.")

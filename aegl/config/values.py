@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from aegl.config.dump import inline
 from aegl.config.fields import Key
 from aegl.errors import ConfigError
 
@@ -65,10 +66,7 @@ def read_mapping(path: Path, label: str) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as the user would write it, cut to a readable length."""
-    if isinstance(value, str):
-        text = value
-    else:
-        text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+    text = value if isinstance(value, str) else inline(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

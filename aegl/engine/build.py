@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from aegl.config import Config, load_config, to_yaml
 from aegl.data.loader import eval_loader, train_loader
+from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
 from aegl.engine.backend import TorchBackend
 from aegl.engine.callbacks import Callback, CsvLogger, ProgressLogger
@@ -28,6 +30,7 @@ from aegl.engine.trainer import Trainer, TrainPlan, Validate
 from aegl.engine.validator import validate
 from aegl.engine.weights import WeightsFolder
 from aegl.errors import CheckpointError, ConfigError
+from aegl.longtail.base import ClassificationLoss
 from aegl.longtail.options import build_loss
 from aegl.metadata import ModelMeta
 from aegl.models.factory import AP_CONF, build_model
@@ -39,6 +42,16 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("aegl")
 
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    splits: Splits
+    sampler: EpochSampler
+    iterations: int
+    loss: ClassificationLoss
+    model: MaskRCNN
+    meta: ModelMeta
 
 
 def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = ()) -> dict[str, Any]:
@@ -58,8 +71,15 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
         AeglError: its kind says whether the configuration, the data, a checkpoint or the run itself is at fault.
     """
     with join_world(config.device) as world:
-        run, config, checkpoint = _resumed_run(config) if config.resume else _new_run(config, world)
-        result = _build_trainer(config, run, checkpoint, world, progress, callbacks).run()
+        run, checkpoint = None, None
+        if config.resume:
+            run, config, checkpoint = _resumed_run(config)
+        else:
+            runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
+        parts = _prepare(config, checkpoint, world)
+        # Only now is the request known to be sound: a refused one leaves no empty run behind.
+        run = run or _new_run(config, world)
+        result = _trainer(config, parts, run, checkpoint, world, progress, callbacks).run()
     weights = run / runs.WEIGHTS_FOLDER
     return {
         "run": str(run),
@@ -96,14 +116,14 @@ def model_meta(config: Config, splits: Splits, model: MaskRCNN) -> ModelMeta:
     )
 
 
-def _new_run(config: Config, world: World) -> tuple[Path, Config, None]:
+def _new_run(config: Config, world: World) -> Path:
     """Make the run's folder on the main process, and tell the others which it is."""
     folder = ""
     if world.is_main:
         created = runs.create_run(config.project, config.name, verb="train", exist_ok=config.exist_ok)
         runs.write_text(created / runs.ARGS_FILE, to_yaml(config))
         folder = str(created)
-    return Path(world.broadcast_text(folder)), config, None
+    return Path(world.broadcast_text(folder))
 
 
 def _resumed_run(config: Config) -> tuple[Path, Config, Checkpoint]:
@@ -122,15 +142,11 @@ def _resumed_run(config: Config) -> tuple[Path, Config, Checkpoint]:
     return run, saved, checkpoint
 
 
-def _build_trainer(
-    config: Config,
-    run: Path,
-    checkpoint: Checkpoint | None,
-    world: World,
-    progress: Progress,
-    callbacks: tuple[Callback, ...],
-) -> Trainer:
+def _prepare(config: Config, checkpoint: Checkpoint | None, world: World) -> _Parts:
+    """Data, model and length of the run; where a wrong request is found out."""
     splits = open_splits(config, world)
+    sampler = training_sampler(config, splits, world)
+    iterations = _iterations(config, sampler.epoch_length)
     rng.seed_all(config.seed)  # the same start on every process, and the same classifier for every run of a seed
     loss = build_loss(config.loss.name, splits.statistics, **config.loss.options())
     starts_elsewhere = checkpoint is not None or config.weights is not None
@@ -139,31 +155,27 @@ def _build_trainer(
     if checkpoint is None and config.weights is not None:
         kind = config.box.classifier
         start_from(model, meta, load_checkpoint(config.weights), classifier=kind, reset=config.reset_classifier)
-    model.to(world.device)
-    sampler = training_sampler(config, splits, world)
-    iterations = _iterations(config, sampler.epoch_length)
-    if config.warmup_iterations >= iterations:
-        LOGGER.warning(
-            "warmup_iterations=%d: as long as the run of %d steps, so lr never reaches its peak",
-            config.warmup_iterations,
-            iterations,
-        )
+    return _Parts(splits, sampler, iterations, loss, model.to(world.device), meta)
+
+
+def _trainer(
+    config: Config,
+    parts: _Parts,
+    run: Path,
+    checkpoint: Checkpoint | None,
+    world: World,
+    progress: Progress,
+    callbacks: tuple[Callback, ...],
+) -> Trainer:
+    splits, sampler, meta = parts.splits, parts.sampler, parts.meta
     dataset = training_set(config, splits, meta)
     trainer = Trainer(
-        _stepper(config, model, world),
-        loss=loss,
-        schedule=Schedule(
-            config.lr,
-            iterations,
-            config.lr_schedule,
-            config.warmup_iterations,
-            config.warmup_factor,
-            tuple(config.lr_milestones),
-            config.lr_gamma,
-        ),
+        _stepper(config, parts.model, world),
+        loss=parts.loss,
+        schedule=_schedule(config, parts.iterations),
         open_loader=lambda consumed: train_loader(dataset, sampler, config.workers, consumed_batches=consumed),
         plan=TrainPlan(
-            iterations=iterations,
+            iterations=parts.iterations,
             batch=config.batch,
             accumulate=config.accumulate,
             epoch_images=sampler.epoch_length,
@@ -184,6 +196,24 @@ def _build_trainer(
     else:
         trainer.resume(checkpoint)
     return trainer
+
+
+def _schedule(config: Config, iterations: int) -> Schedule:
+    if config.warmup_iterations >= iterations:
+        LOGGER.warning(
+            "warmup_iterations=%d: as long as the run of %d steps, so lr never reaches its peak",
+            config.warmup_iterations,
+            iterations,
+        )
+    return Schedule(
+        config.lr,
+        iterations,
+        config.lr_schedule,
+        config.warmup_iterations,
+        config.warmup_factor,
+        tuple(config.lr_milestones),
+        config.lr_gamma,
+    )
 
 
 def _stepper(config: Config, model: nn.Module, world: World) -> Stepper:

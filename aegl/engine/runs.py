@@ -33,11 +33,7 @@ def create_run(project: str | Path, name: str | None, *, verb: str, exist_ok: bo
     except OSError as error:
         raise RunError(f"project={project}: cannot be made a folder ({error.strerror}); choose another") from error
     if name is not None:
-        if (project / name).exists() and not exist_ok:
-            raise ConfigError(
-                f"name={name}: {project / name} exists already; choose another name, or give exist_ok=true to write "
-                "into it, or resume=true to continue it"
-            )
+        check_free(project, name, exist_ok=exist_ok)
         return _make(project / name, exist_ok=True)
     for number in itertools.count(1):
         folder = project / (verb if number == 1 else f"{verb}{number}")
@@ -46,6 +42,15 @@ def create_run(project: str | Path, name: str | None, *, verb: str, exist_ok: bo
         except FileExistsError:
             continue
     raise AssertionError("unreachable: itertools.count does not end")
+
+
+def check_free(project: str | Path, name: str | None, *, exist_ok: bool) -> None:
+    """Raise :class:`ConfigError` if a run of this name exists and must not be written into."""
+    if name is not None and (Path(project) / name).exists() and not exist_ok:
+        raise ConfigError(
+            f"name={name}: {Path(project) / name} exists already; choose another name, or give exist_ok=true to write "
+            "into it, or resume=true to continue it"
+        )
 
 
 def newest_weights(project: str | Path) -> Path:
