@@ -1,0 +1,1 @@
+"""The command line: turns words into configuration keys, shows progress and results. Computes nothing."""

@@ -1,0 +1,57 @@
+"""`aegl <verb> --help`, made from the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from aegl.config.render import describe
+from aegl.config.schema import Config
+
+COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
+OF_VERB: dict[str, tuple[str, ...]] = {
+    "train": (
+        "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler", "loss",
+        "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
+        "checkpoint_every", "seed", "device", "workers", "project", "name", "exist_ok",
+    ),
+    "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
+    "predict": ("source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save"),
+    "export": ("weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity"),
+    "data": ("data", "data_dir", "bands", "shapes"),
+    "cfg": (),
+    "models": (),
+    "methods": (),
+    "checks": (),
+}  # fmt: skip
+USAGE = {
+    "data": "aegl data check|stats|download data=<name, YAML, folder or JSON>",
+    "methods": "aegl methods [name]",
+    "cfg": "aegl cfg [key=value ...]",
+}
+
+
+def verb_help(verb: str, summary: str) -> str:
+    """The help text of a verb."""
+    lines = [f"Usage: {USAGE.get(verb, f'aegl {verb} key=value ... (or --key value)')}", "", summary]
+    entries = [entry for key in OF_VERB[verb] for entry in _entries(key)]
+    if entries:
+        width = max(len(name) for name, _ in entries)
+        lines += ["", "Keys that matter here (`aegl cfg` shows all):"]
+        lines += [f"  {name.ljust(width)}  {text}" for name, text in entries]
+    return "\n".join([*lines, "", "  --json  print the result as one JSON object on standard output"])
+
+
+def _entries(key: str) -> Iterator[tuple[str, str]]:
+    if key == "cfg":
+        return
+    field = Config.model_fields[key]
+    default = field.get_default(call_default_factory=True)
+    if not isinstance(default, BaseModel):
+        yield key, f"{field.description} {describe(field)} default {default}"
+        return
+    for name, inner in type(default).model_fields.items():
+        yield f"{key}.{name}", f"{inner.description} {describe(inner)} default {inner.default}"
+    if key == "loss":
+        yield "loss.<option>", "Hyper-parameters of the loss; `aegl methods <name>` lists them."

@@ -1,0 +1,53 @@
+"""`key=value`, `--key value`, `--key=value` and `--flag`, mixed, to one dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aegl.errors import ConfigError
+
+
+def parse(words: Sequence[str], *, positional: str | None = None) -> tuple[dict[str, str], bool]:
+    """Arguments of a verb.
+
+    Args:
+        words: as the shell gave them.
+        positional: key that a single bare word stands for, if the verb has one.
+
+    Returns:
+        Values by dotted key, and whether `--json` was given.
+
+    Raises:
+        ConfigError: for a word that is neither, or a key given twice with different values.
+    """
+    found: dict[str, str] = {}
+    as_json = False
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--json":
+            as_json = True
+            continue
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            if not equals:
+                takes_next = bool(rest) and not rest[0].startswith("--") and not _is_pair(rest[0])
+                value = rest.pop(0) if takes_next else "true"
+        elif _is_pair(word):
+            key, _, value = word.partition("=")
+        elif positional is not None and positional not in found:
+            key, value = positional, word
+        else:
+            raise ConfigError(f"{word}: not understood; arguments are key=value or --key value")
+        key = key.replace("-", "_")
+        if not key:
+            raise ConfigError(f"{word}: no key before the value; arguments are key=value or --key value")
+        if found.get(key, value) != value:
+            raise ConfigError(f"{key}: given twice, as {found[key]} and as {value}")
+        found[key] = value
+    return found, as_json
+
+
+def _is_pair(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.replace("_", "").replace(".", "").replace("-", "").isalnum()
