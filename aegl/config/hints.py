@@ -7,14 +7,24 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``", did you mean x or y?"`` with the nearest known names, or nothing.
+    """``" (did you mean x or y?)"`` with the nearest known names, or nothing.
 
-    A word without a section is also compared with the last part of dotted names: ``mu`` is near ``loss.mu``.
+    A dotted word of a known section is compared with that section's keys only; one of no section is also compared with
+    the last parts of dotted names, so that ``mu`` leads to ``loss.mu``.
     """
-    names = list(known)
-    near = [name for name in names if name.rpartition(".")[2] == word.rpartition(".")[2]]
-    near += [name for name in difflib.get_close_matches(word, names, n=2, cutoff=0.6) if name not in near]
-    if not near:
-        tails = {name.rpartition(".")[2]: name for name in reversed(names)}
-        near = [tails[tail] for tail in difflib.get_close_matches(word.rpartition(".")[2], tails, n=2, cutoff=0.75)]
-    return f", did you mean {' or '.join(near[:3])}?" if near else ""
+    near = _near(word, list(known))
+    return f" (did you mean {' or '.join(near[:2])}?)" if near else ""
+
+
+def _near(word: str, names: list[str]) -> list[str]:
+    section, dot, _ = word.rpartition(".")
+    inside = [name for name in names if dot and name.startswith(f"{section}.")]
+    tails: dict[str, list[str]] = {}
+    for name in inside or names:
+        tails.setdefault(name.rpartition(".")[2], []).append(name)
+    tail = word.rpartition(".")[2]
+    close = [] if inside else difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+    close_tails = difflib.get_close_matches(tail, tails, n=2, cutoff=0.6 if inside else 0.75)
+    begun = [name for name in names if not dot and len(word) > 2 and name.startswith(word)]
+    found = tails.get(tail, []) + begun + close + [name for match in close_tails for name in tails[match]]
+    return list(dict.fromkeys(found))

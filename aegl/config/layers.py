@@ -26,10 +26,12 @@ class Layer:
     Args:
         origin: where they come from, for messages.
         values: values by dotted key, in the type of their key.
+        loss: the loss that options among the values were written for, where the values do not say.
     """
 
     origin: str
     values: Mapping[str, Any]
+    loss: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -61,7 +63,7 @@ def make_layer(origin: str, content: Mapping[str, Any], problems: Problems) -> L
             values[name] = parse_free(raw) if key is None else convert(key, raw)
         except ValueError:
             assert key is not None
-            problems.add(f"{name}={shown(raw)}: must be {key.allowed} ({origin})", name)
+            problems.add(f"{name}={shown(raw)}: must be {key.allowed} [{origin}]", name)
     return Layer(origin, values)
 
 
@@ -120,8 +122,10 @@ def _data_layer(name: str, problems: Problems) -> Layer | None:
         )
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        block = read_mapping(path, f"data={name}").get("config")
-        return _checked("data", make_layer(name, block if isinstance(block, Mapping) else {}, problems), problems)
+        block = read_mapping(path, f"data={name}").get("config", {})
+        if not isinstance(block, Mapping):
+            raise ConfigError(f"data={name}: its `config` block must hold `key: value` lines, not {shown(block)}")
+        return _checked("data", make_layer(name, block, problems), problems)
     if path.suffix == "" and len(path.parts) == 1 and not path.exists():
         names = shipped.available("data")
         raise ConfigError(
@@ -135,13 +139,13 @@ def _checked(kind: str, layer: Layer, problems: Problems) -> Layer:
     """Without the names that this kind of file must not choose."""
     for name in set(shipped.KINDS) - set(_MAY_NAME[kind]):
         if name in layer.values:
-            problems.add(f"{name}={shown(layer.values[name])}: a {kind} file cannot choose it ({layer.origin})")
+            problems.add(f"{name}={shown(layer.values[name])}: a {kind} file cannot choose it [{layer.origin}]")
     return layer
 
 
 def _loss_of(layer: Layer) -> str | None:
-    if LOSS_NAME in layer.values:
-        return str(layer.values[LOSS_NAME])
+    if layer.loss is not None or LOSS_NAME in layer.values:
+        return layer.loss or str(layer.values[LOSS_NAME])
     method = layer.values.get("method")
     if method not in shipped.available("method"):
         return None
@@ -160,13 +164,13 @@ def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Pro
                 inner = [key for key in keys() if key.startswith(f"{name}.")]
                 problems.add(
                     f"{name}={shown(value)}: is a group of keys; give them one by one, "
-                    f"{', '.join(inner[:3])}{' ...' if len(inner) > 3 else ''} ({origin})",
+                    f"{', '.join(inner[:3])}{' ...' if len(inner) > 3 else ''} [{origin}]",
                     name,
                 )
         elif name in keys() or is_loss_option(name):
             yield name, value
         else:
-            problems.add(f"{name}: unknown key{did_you_mean(name, _known(name))} ({origin})", name)
+            problems.add(f"{name}: unknown key{did_you_mean(name, _known(name))} [{origin}]", name)
 
 
 def _known(name: str) -> list[str]:

@@ -17,7 +17,6 @@ from aegl.config.layers import (
     Layer,
     Problems,
     file_layer,
-    is_loss_option,
     make_layer,
     overlay,
     shipped_layer,
@@ -140,12 +139,8 @@ def _own_differences(file: Layer, replaced: set[str]) -> Layer:
         full = flatten(Config.model_validate(nest(overlay([*below, file]).values)))
     except ValidationError:
         return file  # its values are wrong in themselves, which is reported when the whole is checked
-    own_differences = {
-        key: v for key, v in file.values.items() if key not in replaced and full.get(key) != own.get(key)
-    }
-    if LOSS_NAME in file.values and any(map(is_loss_option, own_differences)):
-        own_differences.setdefault(LOSS_NAME, file.values[LOSS_NAME])
-    return Layer(file.origin, own_differences)
+    kept = {key: v for key, v in file.values.items() if key not in replaced and full.get(key) != own.get(key)}
+    return Layer(file.origin, kept, loss=full[LOSS_NAME])
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,19 +160,19 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], problems: P
     values = dict(merged)
     if all(merged.get(key) is not None for key in LENGTHS):
         both = ", ".join(f"{key}={merged[key]}" for key in LENGTHS)
-        problems.add(f"{both}: two lengths of training; give one of them ({origins[LENGTHS[0]]})")
+        problems.add(f"{both}: two lengths of training; give one of them [{origins[LENGTHS[0]]}]")
     try:
         config = Config.model_validate(nest(values))
     except ValidationError as error:
         for name in dict.fromkeys(_key_of(problem["loc"]) for problem in error.errors()):
             value = values.pop(name)
-            problems.add(f"{name}={shown(value)}: must be {keys()[name].allowed} ({origins[name]})", name)
+            problems.add(f"{name}={shown(value)}: must be {keys()[name].allowed} [{origins[name]}]", name)
         config = Config.model_validate(nest(values))
     config = _with_checked_loss(config, origins, problems)
     for names, line in cross_checks(config):
         if not problems.keys.intersection(names):
             sources = dict.fromkeys(origins[name] for name in names if name in origins)
-            problems.add(f"{line} ({', '.join(sources) or DEFAULTS})")
+            problems.add(f"{line} [{', '.join(sources) or DEFAULTS}]")
     return config
 
 
@@ -202,7 +197,7 @@ def _with_checked_loss(config: Config, origins: Mapping[str, str], problems: Pro
     except ConfigError as error:
         for line in str(error).splitlines():
             name = line.partition(":")[0].partition("=")[0]
-            problems.add(f"{line} ({origins[name]})" if name in origins else line, name)
+            problems.add(f"{line} [{origins[name]}]" if name in origins else line, name)
         return config
     typed = {name: checked[name] for name in options}
     return config.model_copy(update={"loss": type(config.loss)(name=config.loss.name, **typed)})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aegl.longtail.base import ClassificationLoss
 from aegl.longtail.classifiers import build_classifier
-from aegl.models.boxes import BoxCoder
+from aegl.models.box_coder import BoxCoder
 from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
 

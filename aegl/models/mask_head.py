@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class MaskHead(nn.Module):
         self.class_agnostic = class_agnostic
         self.loss_weight = loss_weight
         widths = [in_channels] + [channels] * convs
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.deconv = nn.ConvTranspose2d(widths[-1], channels, 2, stride=2)
         self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
         for layer in [*self.convs, self.deconv, self.predictor]:
@@ -81,8 +83,8 @@ class MaskHead(nn.Module):
 def mask_targets(regions: SampledRegions, targets: Targets, size: int) -> Tensor:
     """``[P, size, size]`` float32 in {0, 1}: each region's view of its ground truth's mask.
 
-    The stored mask lies over the ground truth's own box; it is sampled bilinearly at the region's pixel centres and is 0
-    outside that box.
+    The stored mask lies over the ground truth's own box; it is sampled bilinearly at the region's pixel centres and is
+    0 outside that box.
     """
     image = regions.rois[:, 0].long()
     boxes = targets.boxes[image, regions.matched]
@@ -94,6 +96,7 @@ def mask_targets(regions: SampledRegions, targets: Targets, size: int) -> Tensor
     relative = 2 * (points - boxes[:, None, :2]) / extent[:, None] - 1
     x, y = relative[..., 0], relative[..., 1]
     grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
-    sampled = F.grid_sample(masks[:, None].float(), grid, mode="bilinear", align_corners=False)[:, 0]
+    # Border padding: the raster ends at the object's edge, which blending with zeros would eat away.
+    sampled = F.grid_sample(masks[:, None].float(), grid, padding_mode="border", align_corners=False)[:, 0]
     inside = (x[:, None, :].abs() <= 1) & (y[:, :, None].abs() <= 1)
     return ((sampled >= 0.5) & inside).float()

@@ -36,7 +36,7 @@ def match(
     Returns:
         ``[N]`` int64: row of the ground truth, :data:`BELOW` or :data:`BETWEEN`.
     """
-    if boxes.shape[0] == 0:
+    if boxes.shape[0] == 0 or candidates.shape[0] == 0:
         return candidates.new_full((candidates.shape[0],), BELOW, dtype=torch.int64)
     real = torch.arange(boxes.shape[0], device=boxes.device) < num_boxes
     iou = torch.where(real, pairwise_iou(candidates, boxes), -1.0)

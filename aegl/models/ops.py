@@ -21,8 +21,8 @@ def nms_padded(
     """Greedy non-maximum suppression of a batch, within each group of each image.
 
     Args:
-        boxes: ``[B, N, 4]`` float32 ``x1 y1 x2 y2``, not negative.
-        scores: ``[B, N]`` float32 in [0, 1]; a negative score marks padding.
+        boxes: ``[B, N, 4]`` float32 ``x1 y1 x2 y2``.
+        scores: ``[B, N]`` float32 in [0, 1]; a negative score marks padding, which is never kept.
         groups: ``[B, N]`` int64; boxes of different groups never suppress each other.
         iou_threshold: overlap above which the lower-scoring box is dropped.
         max_out: boxes kept per image over all groups, ``M``.
@@ -34,6 +34,8 @@ def nms_padded(
     images = scores.shape[0]
     indices = torch.zeros(images, max_out, dtype=torch.int64, device=boxes.device)
     valid = torch.zeros(images, max_out, dtype=torch.bool, device=boxes.device)
+    # Groups are kept apart by shifting their boxes; with 1203 of them only float64 leaves the boxes as they were.
+    boxes, scores = boxes.double(), scores.double()
     # Image by image: suppression costs the square of the number of boxes.
     for image in range(images):
         real = (scores[image] >= 0).nonzero().squeeze(1)
@@ -60,7 +62,8 @@ def _roi_align_levels_op(
 def _(
     features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
 ) -> Tensor:
-    return features[0].new_empty((rois.shape[0], features[0].shape[1], output_size, output_size))
+    shape = (rois.shape[0], features[0].shape[1], output_size, output_size)
+    return features[0].new_empty(shape, dtype=torch.float32)
 
 
 def roi_align_levels(
@@ -82,7 +85,7 @@ def roi_align_levels(
         sampling_ratio: points per bin and axis, 0 for adaptive.
 
     Returns:
-        ``[R, C, S, S]``, differentiable with respect to the features.
+        ``[R, C, S, S]`` float32, differentiable with respect to the features.
     """
     # The operator has no gradient; it is needed only where a graph of fixed shapes is wanted.
     run = _roi_align_levels_op if torch.compiler.is_exporting() else _roi_align_levels
@@ -92,13 +95,14 @@ def roi_align_levels(
 def _roi_align_levels(
     features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
 ) -> Tensor:
-    rois = rois.to(features[0].dtype)
+    rois = rois.float()
     rows: list[Tensor] = []
     pooled: list[Tensor] = []
     for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         row = (levels == level).nonzero().squeeze(1)
         rows.append(row)
-        pooled.append(roi_align(feature, rois[row], output_size, 1.0 / stride, sampling_ratio, aligned=True))
-    # Undo the sorting by level; indexing keeps the gradient where writing in place would not need it.
+        # In float32 whatever the features: half precision would round box coordinates to whole pixels and worse.
+        pooled.append(roi_align(feature.float(), rois[row], output_size, 1.0 / stride, sampling_ratio, aligned=True))
+    # Undo the sorting by level.
     back = torch.argsort(torch.cat(rows))
     return torch.cat(pooled)[back]

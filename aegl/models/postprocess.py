@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aegl.models.boxes import BoxCoder, clip
+from aegl.models.box_coder import BoxCoder
+from aegl.models.boxes import area, clip
 from aegl.models.ops import nms_padded
 from aegl.models.rpn import PAD_SCORE
 
@@ -62,7 +63,7 @@ def select(
         coder: decodes the offsets.
         options: operating point.
     """
-    images, regions, classes = scores.shape
+    _, regions, classes = scores.shape
     # float32 whatever the autocast: half precision ties scores that decide what is kept.
     scores = scores.float()
     counts = (scores > options.conf) & valid[..., None]
@@ -77,13 +78,14 @@ def select(
     pair = region * deltas.shape[2] + column
     offsets = deltas.flatten(1, 2).gather(1, pair[..., None].expand(-1, -1, 4))
     boxes = clip(coder.decode(reference, offsets), *image_size)
+    candidate_scores = torch.where(area(boxes) > 0, candidate_scores, PAD_SCORE)
 
     kept, kept_valid = nms_padded(boxes, candidate_scores, label, options.iou, options.max_det)
     num_detections = kept_valid.sum(1)
     # Greedy NMS of the best candidates is a prefix of NMS of all: full, or nothing left out, means nothing changed.
     complete = (num_detections >= options.max_det) | (counts.flatten(1).sum(1) <= number)
     return Selection(
-        boxes=boxes.gather(1, kept[..., None].expand(-1, -1, 4)) * kept_valid[..., None],
+        boxes=boxes.gather(1, kept[..., None].expand(-1, -1, 4)) .where(kept_valid[..., None], 0.0),
         scores=torch.where(kept_valid, candidate_scores.gather(1, kept), 0.0),
         labels=torch.where(kept_valid, label.gather(1, kept), -1),
         num_detections=num_detections,

@@ -28,7 +28,7 @@ class RegionPool(nn.Module):
         self.output_size = output_size
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """``[R, 5]`` regions (image index, box) to ``[R, channels, S, S]``; features beyond ``strides`` are not used."""
+        """``[R, 5]`` regions (image index, box) to ``[R, channels, S, S]``; levels beyond ``strides`` are not used."""
         used = list(features[: len(self.strides)])
         return roi_align_levels(used, rois, self.levels(rois[:, 1:]), self.strides, self.output_size)
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aegl.models.anchors import AnchorGenerator
-from aegl.models.boxes import BoxCoder, clip
+from aegl.models.box_coder import BoxCoder
+from aegl.models.boxes import area, clip
 from aegl.models.matcher import match, sample
 from aegl.models.ops import nms_padded
 from aegl.types import Targets
@@ -101,14 +102,13 @@ class RegionProposals(nn.Module):
             index = index.clamp(max=anchor.shape[0] - 1)
             delta = delta.gather(1, index[..., None].expand(-1, -1, 4))
             box = clip(self.coder.decode(anchor[index], delta), *image_size)
-            is_empty = ((box[..., 2:] - box[..., :2]) <= 0).any(-1)
             boxes.append(box)
-            scores.append(torch.where(is_empty, PAD_SCORE, score))
+            scores.append(torch.where(area(box) > 0, score, PAD_SCORE))
             groups.append(torch.full_like(index, level))
         all_boxes = torch.cat(boxes, 1)
         index, valid = nms_padded(all_boxes, torch.cat(scores, 1), torch.cat(groups, 1), options.nms_iou, post_nms)
         kept = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return kept * valid[..., None], valid
+        return kept.where(valid[..., None], 0.0), valid
 
     def _losses(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Both terms are divided by the number of sampled anchors of the batch."""

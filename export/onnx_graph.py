@@ -1,0 +1,164 @@
+"""From a detector to an ONNX file: the inference graph as it is, with what one must know to use it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from aegl.errors import ExportError, RunError
+from aegl.export.onnx_translate import translations
+from aegl.export.opsets import choose_opset
+from aegl.metadata import ModelMeta
+from aegl.models.mask_rcnn import MaskRCNN
+
+OUTPUTS = ("boxes", "scores", "labels", "masks", "num_detections", "complete")
+"""Fields of :class:`aegl.types.Detections`, in its order."""
+META_KEY = "aegl"
+"""Metadata entry that holds the model's metadata, its configuration and the canvas as JSON."""
+_EXAMPLE_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written file.
+
+    Args:
+        path: the ONNX file.
+        opset: its opset.
+        canvas: height and width of its input, or None where any multiple of the stride will do.
+    """
+
+    path: Path
+    opset: int
+    canvas: tuple[int, int] | None
+
+
+class _InferenceGraph(nn.Module):
+    def __init__(self, model: MaskRCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.model.inference_tensors(images)
+
+
+def export_onnx(
+    model: MaskRCNN,
+    meta: ModelMeta,
+    path: Path,
+    *,
+    config: Mapping[str, Any],
+    opset: int | None = None,
+    dynamic: bool = True,
+) -> Exported:
+    """Write a detector as ONNX.
+
+    The file takes ``images`` (``[batch, 3, height, width]`` float32, RGB in 0..255; normalisation is inside) and gives the
+    fields of :class:`aegl.types.Detections`. The batch is always free; height and width too with ``dynamic``.
+
+    Args:
+        model: the detector, on the CPU.
+        meta: what the file must know of itself.
+        path: where to write; an older file is replaced only by a complete new one.
+        config: configuration of the model, kept in the file.
+        opset: ONNX opset, None for the default.
+        dynamic: free height and width; false fixes them at ``meta.imgsz`` by ``meta.max_size``, padded to the stride.
+
+    Raises:
+        ExportError: if the backbone cannot take images of any size, or the graph cannot be written.
+        RunError: if the file cannot be written.
+    """
+    if dynamic and not model.backbone.dynamic_size:
+        raise ExportError(
+            "dynamic=true: this backbone's window attention fixes the image size of the graph; give dynamic=false, and "
+            "imgsz= and max_size= for the size to fix"
+        )
+    version = choose_opset(opset)
+    canvas = None if dynamic else (_padded(meta.imgsz, meta.stride), _padded(meta.max_size, meta.stride))
+    program = _trace(model.eval(), meta, canvas, version)
+    proto = program.model_proto
+    content = {"meta": meta.to_dict(), "config": dict(config), "canvas": canvas}
+    onnx.helper.set_model_props(proto, {META_KEY: json.dumps(content), **_readable(meta)})
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path}: the exported graph is not valid ONNX ({error})") from error
+    _write(proto, path)
+    return Exported(path, version, canvas)
+
+
+def _trace(model: MaskRCNN, meta: ModelMeta, canvas: tuple[int, int] | None, opset: int) -> Any:
+    height, width = canvas or (4 * meta.stride, 5 * meta.stride)
+    example = torch.zeros(_EXAMPLE_BATCH, 3, height, width)
+    shape: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=4096)}
+    if canvas is None:
+        shape[2] = meta.stride * torch.export.Dim("rows", min=1, max=256)
+        shape[3] = meta.stride * torch.export.Dim("columns", min=1, max=256)
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.onnx.export(
+                _InferenceGraph(model),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({**shape},),
+                custom_translation_table=translations(),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"the graph cannot be written as ONNX: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The exporter talks to standard output, to loggers and in warnings; none of it is for the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _readable(meta: ModelMeta) -> dict[str, str]:
+    """The same facts for people and for other tools."""
+    return {
+        "names": json.dumps(dict(enumerate(meta.names)), ensure_ascii=False),
+        "bands": json.dumps([meta.band_names[band] for band in meta.class_band]),
+        "preprocessing": f"RGB 0..255, short side {meta.imgsz}, long side at most {meta.max_size}, padded to multiples "
+        f"of {meta.stride} on the right and below with {meta.pad_value}",
+        "thresholds": json.dumps({"conf": meta.conf, "iou": meta.iou, "max_det": meta.max_det}),
+        "method": meta.method,
+        "aegl_version": meta.aegl_version,
+    }
+
+
+def _padded(side: int, stride: int) -> int:
+    return -(-side // stride) * stride
+
+
+def _write(proto: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(cast(bytes, proto.SerializeToString()))
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
