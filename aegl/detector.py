@@ -41,7 +41,7 @@ class Detector:
             self._keys["model"] = str(model)
 
     def train(self, **keys: Any) -> dict[str, Any]:
-        """Train, evaluate, and keep the best weights for the calls that follow. Returns what ``aegl train --json`` prints."""
+        """Train, evaluate, and keep the best weights for later calls. Returns what ``aegl train --json`` prints."""
         result = tasks.train(self._overrides(keys), self._progress)
         self.weights = Path(result["best"])
         return result

@@ -57,4 +57,5 @@ class ModelMeta:
         if missing:
             raise CheckpointError(f"the model's metadata lacks {', '.join(missing)}: was it written by aegl?")
         known = {f.name for f in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**given)

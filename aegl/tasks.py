@@ -1,8 +1,8 @@
-"""One function per verb: what the user typed in, a plain dictionary out. The command line and ``Detector`` call these.
+"""One function per verb: what the user typed in, a plain dictionary out.
 
-Every function takes ``overrides`` (dotted keys to values) and a :class:`aegl.progress.Progress`. Where a trained model is
-involved, the configuration it was trained with lies below the overrides, so that ``aegl val weights=best.pt`` evaluates
-on the model's own data at the model's own size unless told otherwise.
+The command line and :class:`aegl.Detector` call these. Every function takes ``overrides`` (dotted keys to values) and a
+:class:`aegl.progress.Progress`. Where a trained model is involved, the configuration it was trained with lies below the
+overrides: ``aegl val weights=best.pt`` evaluates on the model's own data at its own size unless told otherwise.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ def data_check(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Look for everything that is wrong with a data set's files."""
     from aegl.data.check import check_source
 
-    config = load_config(overrides)
-    return check_source(_source_of(config), progress=progress)
+    return check_source(open_source(load_config(overrides)), progress=progress)
 
 
 def data_stats(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -237,10 +236,6 @@ def open_trained(overrides: Overrides, progress: Progress) -> Trained:
 
 def _of_the_model(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _OF_ONE_RUN}
-
-
-def _source_of(config: Config) -> DataSource:
-    return open_source(config)
 
 
 def _new_run(config: Config, verb: str) -> Path:

@@ -21,15 +21,19 @@ def main(words: Sequence[str]) -> int:
     def unknown(overrides: dict[str, str], progress: Any) -> dict[str, Any]:
         raise ConfigError(f"data {verb}: unknown; say aegl data {'|'.join(VERBS)} data=<name, YAML, folder or JSON>")
 
-    run_task = {"check": tasks.data_check, "stats": tasks.data_stats, "download": tasks.data_download}.get(verb, unknown)
-    render = {"check": _render_check, "stats": nested}.get(verb, nested)
+    run_task = {"check": tasks.data_check, "stats": tasks.data_stats, "download": tasks.data_download}.get(
+        verb, unknown
+    )
+    render = _render_check if verb == "check" else nested
     return run(rest, run_task, render, positional="data" if verb in VERBS else "verb")
 
 
 def _render_check(result: dict[str, Any]) -> str:
     lines = []
     for split, report in result["splits"].items():
-        lines.append(f"{split}: {report['images']} images, {report['annotations']} annotations, {report['classes']} classes")
+        lines.append(
+            f"{split}: {report['images']} images, {report['annotations']} annotations, {report['classes']} classes"
+        )
         if report["problems"]:
             rows = [[f"  {p['severity']}", p["kind"], p["message"]] for p in report["problems"]]
             lines.append(listing(rows))

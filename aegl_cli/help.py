@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel
-
-from aegl.config.render import describe
-from aegl.config.schema import Config
+from aegl.config.fields import keys
 
 COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
 OF_VERB: dict[str, tuple[str, ...]] = {
     "train": (
-        "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler", "loss",
-        "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
+        "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler",
+        "loss", "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
         "checkpoint_every", "seed", "device", "workers", "project", "name", "exist_ok",
     ),
     "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
@@ -43,15 +40,10 @@ def verb_help(verb: str, summary: str) -> str:
     return "\n".join([*lines, "", "  --json  print the result as one JSON object on standard output"])
 
 
-def _entries(key: str) -> Iterator[tuple[str, str]]:
-    if key == "cfg":
-        return
-    field = Config.model_fields[key]
-    default = field.get_default(call_default_factory=True)
-    if not isinstance(default, BaseModel):
-        yield key, f"{field.description} {describe(field)} default {default}"
-        return
-    for name, inner in type(default).model_fields.items():
-        yield f"{key}.{name}", f"{inner.description} {describe(inner)} default {inner.default}"
-    if key == "loss":
+def _entries(name: str) -> Iterator[tuple[str, str]]:
+    """A key, or all keys of a section."""
+    for key in keys().values():
+        if key.name == name or key.name.startswith(f"{name}."):
+            yield key.name, f"{key.help} ({key.allowed}) default {key.default}"
+    if name == "loss":
         yield "loss.<option>", "Hyper-parameters of the loss; `aegl methods <name>` lists them."

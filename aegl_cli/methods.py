@@ -15,17 +15,17 @@ def main(words: Sequence[str]) -> int:
 
 
 def _methods(overrides: dict[str, str], progress: Any) -> dict[str, Any]:
-    from aegl.config.layers import available, read_shipped
+    from aegl.config.shipped import available, read
     from aegl.errors import ConfigError
 
     unknown = sorted(set(overrides) - {"name"})
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: unknown; say aegl methods, or aegl methods <name>")
     if "name" not in overrides:
-        return {"methods": [_entry(name, read_shipped("method", name)) for name in available("method")]}
+        return {"methods": [_entry(name, read("method", name)) for name in available("method")]}
     from aegl.longtail.options import describe_options
 
-    content = read_shipped("method", overrides["name"])
+    content = read("method", overrides["name"])
     options = describe_options(content["loss"]["name"])
     return {**_entry(overrides["name"], content), "options": [vars(option) for option in options]}
 
@@ -50,4 +50,6 @@ def _render(result: dict[str, Any]) -> str:
 
 def _published(rows: list[dict[str, Any]]) -> str:
     columns = ("source", "data", "backbone", "sampler", "box_ap", "mask_ap", "ap_r", "ap_c", "ap_f")
-    return table([list(columns), *([str(row.get(column, "-")) for column in columns] for row in rows)]) if rows else "  -"
+    return (
+        table([list(columns), *([str(row.get(column, "-")) for column in columns] for row in rows)]) if rows else "  -"
+    )

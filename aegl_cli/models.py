@@ -16,7 +16,7 @@ def main(words: Sequence[str]) -> int:
 
 def _models(overrides: dict[str, str], progress: Any) -> dict[str, Any]:
     from aegl.config import load_config
-    from aegl.config.layers import available
+    from aegl.config.shipped import available
     from aegl.errors import ConfigError
 
     if overrides:

@@ -119,7 +119,9 @@ def main() -> None:
 
     print("4. The ONNX file of the FBS-AEGL detector", flush=True)
     exported = run(["export", "--format", "onnx", f"weights={results[-1]['best']}"], logs / "export.log")
-    onnx = run(["val", f"weights={exported['file']}", f"project={project}", "name=onnx", "exist_ok=true"], logs / "onnx.log")
+    onnx = run(
+        ["val", f"weights={exported['file']}", f"project={project}", "name=onnx", "exist_ok=true"], logs / "onnx.log"
+    )
 
     print("\n  percent                             box AP mask AP     APr     APc     APf")
     for contender, figures in zip(CONTENDERS, metrics, strict=True):

@@ -1,1 +1,1 @@
-"""Shipped YAML files: data sets, models, methods, schedules and recipes. Only differences from the defaults stand here."""
+"""Shipped YAML files: data sets, models, methods, schedules and recipes, holding differences from the defaults."""

@@ -65,7 +65,7 @@ def export_onnx(
 ) -> Exported:
     """Write a detector as ONNX.
 
-    The file takes ``images`` (``[batch, 3, height, width]`` float32, RGB in 0..255; normalisation is inside) and gives the
+    The file takes ``images`` (``[batch, 3, height, width]`` float32, RGB in 0..255; it normalises them) and gives the
     fields of :class:`aegl.types.Detections`. The batch is always free; height and width too with ``dynamic``.
 
     Args:

@@ -60,7 +60,7 @@ def nms_padded_onnx(boxes: Any, scores: Any, groups: Any, iou_threshold: float, 
 def roi_align_levels_onnx(
     features: Sequence[Any], rois: Any, levels: Any, strides: Sequence[int], output_size: int, sampling_ratio: int
 ) -> Any:
-    """One ``RoiAlign`` per level on that level's rows, scattered back; a dummy row keeps every level from being empty."""
+    """One ``RoiAlign`` per level on its own rows, scattered back; a dummy row keeps every level from being empty."""
     number = op.Shape(rois, start=0, end=1)
     # Row R stands for nothing: every level pools it, and it is cut off at the end.
     padded = op.Concat(rois, _constant(np.zeros((1, 5), dtype=np.float32)), axis=0)

@@ -49,13 +49,13 @@ class Bands:
 
 
 def class_statistics(train: AnnotationStore, bands: Bands) -> ClassStatistics:
-    """Counts and bands of a training set. Crowds count neither as instances nor as images, as they are not trained on."""
+    """Counts and bands of a training set. Crowds are not trained on and do not count."""
     instances, images = _count(train)
     kept = ~np.asarray(train.ann_crowd)
     return ClassStatistics(
         instance_counts=instances,
         image_counts=images,
-        num_images=int(len(np.unique(train.ann_image[kept]))),
+        num_images=len(np.unique(train.ann_image[kept])),
         class_band=_class_band(train, bands, instances, images),
         band_names=bands.names,
         low_bands=bands.low,

@@ -86,7 +86,7 @@ def _convert(file: Path, digest: str, folders: Sequence[Path]) -> tuple[dict[str
     order = np.argsort(ann_image, kind="stable")
     annotations = [annotations[i] for i in order]
     sizes = np.asarray([(image["height"], image["width"]) for image in images], dtype=np.int32).reshape(-1, 2)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "image_ids": image_ids,
         "image_sizes": sizes,
         "ann_offsets": _offsets(np.bincount(ann_image, minlength=len(images))),
@@ -95,7 +95,7 @@ def _convert(file: Path, digest: str, folders: Sequence[Path]) -> tuple[dict[str
         **_mask_columns(file, annotations, sizes[ann_image[order]]),
         **_federated_columns(images, categories),
     }
-    meta = {
+    meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "content_hash": digest,
         "source": str(file),
@@ -133,7 +133,9 @@ def _image_name(image: dict[str, Any]) -> str:
 
 def _annotation_columns(annotations: Sequence[dict[str, Any]], categories: CategoryTable) -> dict[str, np.ndarray]:
     boxes = np.asarray([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    areas = [a["area"] if a.get("area") is not None else w * h for a, (_, _, w, h) in zip(annotations, boxes, strict=True)]
+    areas = [
+        a["area"] if a.get("area") is not None else w * h for a, (_, _, w, h) in zip(annotations, boxes, strict=True)
+    ]
     category_ids = np.asarray([a["category_id"] for a in annotations], dtype=np.int64)
     return {
         "ann_ids": np.asarray([a["id"] for a in annotations], dtype=np.int64),

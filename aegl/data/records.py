@@ -88,7 +88,11 @@ def _annotation_problems(record: dict[str, Any], images: set[Any], categories: s
     if "image_id" in record and record["image_id"] not in images:
         yield "unknown image", key, f"annotation {key}: image_id {record['image_id']} is not among the images"
     if "category_id" in record and record["category_id"] not in categories:
-        yield "unknown category", key, f"annotation {key}: category_id {record['category_id']} is not among the categories"
+        yield (
+            "unknown category",
+            key,
+            f"annotation {key}: category_id {record['category_id']} is not among the categories",
+        )
     box = record.get("bbox", [0, 0, 0, 0])
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         yield "bad box", key, f"annotation {key}: bbox {box} is not four finite numbers x, y, width, height"

@@ -84,7 +84,8 @@ def resolve_data(data: str, *, data_dir: Path, shapes: ShapesSection, bands: Ban
         if description.get("generator") == "shapes_lt":
             return _shapes(data, shapes, bands)
         root = data_dir / description["path"]
-        remedy = f"; fetch it with `aegl data download data={data}`, or give data_dir=<folder that holds {description['path']}>"
+        home = description["path"]
+        remedy = f"; fetch it with `aegl data download data={data}`, or give data_dir=<folder that holds {home}>"
         return _from_description(data, description, root, bands, remedy)
     path = Path(data)
     if path.suffix in {".yaml", ".yml"}:
@@ -146,7 +147,9 @@ def _from_yaml(path: Path, bands: BandsSection) -> DataSource:
     except yaml.YAMLError as error:
         raise DataError(f"data={path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict) or not any(content.get(split) for split in SPLITS):
-        raise DataError(f"data={path}: must name annotation files with `train:` and `val:`, and their folder with `path:`")
+        raise DataError(
+            f"data={path}: must name annotation files with `train:` and `val:`, and their folder with `path:`"
+        )
     unknown = sorted(set(content) - _KNOWN_KEYS)
     if unknown:
         raise DataError(f"data={path}: unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN_KEYS))}")
@@ -158,9 +161,9 @@ def _from_yaml(path: Path, bands: BandsSection) -> DataSource:
 
 def _from_folder(folder: Path, bands: BandsSection) -> DataSource:
     found = {split: _candidates(folder, split) for split in SPLITS}
-    for split, files in found.items():
-        if len(files) > 1:
-            listed = ", ".join(str(file.relative_to(folder)) for file in files)
+    for split, candidates in found.items():
+        if len(candidates) > 1:
+            listed = ", ".join(str(file.relative_to(folder)) for file in candidates)
             raise DataError(f"data={folder}: several files may be the {split} split: {listed}; name one in a data YAML")
     files = {split: candidates[0] for split, candidates in found.items() if candidates}
     if not files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -165,14 +166,15 @@ class AnnotationStore:
         """An annotation's mask in original pixels.
 
         Returns:
-            A list of ``[k, 2]`` float64 polygons (x, y), a compressed RLE ``{"size": [h, w], "counts": bytes}``, or None.
+            A list of ``[k, 2]`` float64 polygons (x, y), or a compressed RLE ``{"size": [h, w], "counts": bytes}``,
+            or None.
         """
         kind = self._columns["mask_kind"][annotation]
         if kind == POLYGONS:
             first, last = self._columns["ring_offsets"][annotation : annotation + 2]
             bounds = self._columns["point_offsets"][first : last + 1]
             points = self._columns["points"]
-            return [np.asarray(points[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            return [np.asarray(points[a:b]) for a, b in itertools.pairwise(bounds)]
         if kind == RLE:
             start, stop = self._columns["rle_offsets"][annotation : annotation + 2]
             size = self._columns["rle_sizes"][annotation]

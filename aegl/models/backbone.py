@@ -47,10 +47,11 @@ class TimmBackbone(nn.Module):
         first_level: int = 2,
     ) -> None:
         super().__init__()
-        self.body = _create(name, pretrained and weights_file is None, drop_path, first_level)
+        body: Any = _create(name, pretrained and weights_file is None, drop_path, first_level)
         if weights_file is not None:
-            load_backbone_file(self.body, weights_file)
-        info = self.body.feature_info
+            load_backbone_file(body, weights_file)
+        self.body = body
+        info = body.feature_info
         self.channels: list[int] = list(info.channels())
         self.strides: list[int] = list(info.reduction())
         pretrained_cfg: Mapping[str, Any] = getattr(self.body, "pretrained_cfg", None) or {}
@@ -88,13 +89,15 @@ class TimmBackbone(nn.Module):
                 norm.requires_grad_(False)
 
 
-def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> nn.Module:
+def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> Any:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         hint = f"; near ones: {', '.join(near)}" if near else ""
         raise ConfigError(f"backbone.name={name}: timm has no model of that name{hint}")
     probe = _features(name, pretrained=False)
-    wanted = [i for i, reduction in enumerate(probe.feature_info.reduction()) if reduction in STRIDES[first_level - 2 :]]
+    wanted = [
+        i for i, reduction in enumerate(probe.feature_info.reduction()) if reduction in STRIDES[first_level - 2 :]
+    ]
     reductions = [probe.feature_info.reduction()[i] for i in wanted]
     if reductions != list(STRIDES[first_level - 2 :]):
         raise ConfigError(
@@ -113,14 +116,13 @@ def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> 
         if not pretrained:
             raise
         raise CheckpointError(
-            f"backbone.name={name}: its pretrained weights cannot be had ({_first_line(error)}). Give a local file with "
-            "backbone_weights=<file>, or start from random weights with pretrained=false"
+            f"backbone.name={name}: its pretrained weights cannot be had ({_first_line(error)}). Give a local file "
+            "with backbone_weights=<file>, or start from random weights with pretrained=false"
         ) from error
 
 
-def _features(name: str, *, pretrained: bool, **keys: Any) -> nn.Module:
-    model: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained, **keys)
-    return model
+def _features(name: str, *, pretrained: bool, **keys: Any) -> Any:
+    return timm.create_model(name, features_only=True, pretrained=pretrained, **keys)
 
 
 def _is_windowed(body: nn.Module) -> bool:
@@ -135,7 +137,7 @@ def _frozen_modules(body: nn.Module, frozen_stages: int) -> list[nn.Module]:
     for name, module in body.named_children():
         parts = module.named_children() if name == "blocks" else ()
         children.update({f"{name}_{part}": inner for part, inner in parts} or {name: module})
-    info = body.feature_info.info  # type: ignore[union-attr]
+    info: Any = body.feature_info.info  # type: ignore[union-attr]
     last_of_stage = [entry["module"].replace(".", "_") for entry in info if entry["reduction"] in STRIDES]
     names = list(children)
     end = names.index(last_of_stage[0]) if frozen_stages == 0 else names.index(last_of_stage[frozen_stages - 1]) + 1

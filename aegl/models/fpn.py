@@ -23,8 +23,8 @@ class FeaturePyramid(nn.Module):
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
         self.extra_level = extra_level
         for layer in [*self.lateral, *self.smooth]:
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """``[B, Ci, Hi, Wi]`` maps to as many ``[B, channels, Hi, Wi]`` maps, and the extra level if there is one."""

@@ -43,8 +43,8 @@ class MaskHead(nn.Module):
         self.deconv = nn.ConvTranspose2d(widths[-1], channels, 2, stride=2)
         self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
         for layer in [*self.convs, self.deconv, self.predictor]:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Mask logits of one class per region.

@@ -36,6 +36,9 @@ class MaskRCNN(nn.Module):
         postprocess: operating point; may be changed on a trained model.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         backbone: TimmBackbone,

@@ -85,7 +85,7 @@ def select(
     # Greedy NMS of the best candidates is a prefix of NMS of all: full, or nothing left out, means nothing changed.
     complete = (num_detections >= options.max_det) | (counts.flatten(1).sum(1) <= number)
     return Selection(
-        boxes=boxes.gather(1, kept[..., None].expand(-1, -1, 4)) .where(kept_valid[..., None], 0.0),
+        boxes=boxes.gather(1, kept[..., None].expand(-1, -1, 4)).where(kept_valid[..., None], 0.0),
         scores=torch.where(kept_valid, candidate_scores.gather(1, kept), 0.0),
         labels=torch.where(kept_valid, label.gather(1, kept), -1),
         num_detections=num_detections,

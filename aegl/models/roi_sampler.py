@@ -37,7 +37,12 @@ class RegionSampler:
     """
 
     def __init__(
-        self, num_classes: int, *, batch_per_image: int = 512, positive_fraction: float = 0.25, positive_iou: float = 0.5
+        self,
+        num_classes: int,
+        *,
+        batch_per_image: int = 512,
+        positive_fraction: float = 0.25,
+        positive_iou: float = 0.5,
     ) -> None:
         self.num_classes = num_classes
         self.batch_per_image = batch_per_image

@@ -1,0 +1,74 @@
+"""An exported file behind the interface that the validator and the predictor know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aegl.errors import ExportError
+from aegl.export.onnx_graph import META_KEY, OUTPUTS
+from aegl.export.session import open_session
+from aegl.metadata import ModelMeta
+from aegl.types import Detections
+
+
+class OnnxBackend:
+    """A model in ONNX Runtime; see :class:`aegl.engine.backend.Backend`.
+
+    Args:
+        path: a file written by :func:`aegl.export.onnx_graph.export_onnx`.
+        device: see :func:`aegl.export.session.open_session`.
+
+    Raises:
+        ExportError: if the file cannot be opened or was not written by aegl.
+    """
+
+    def __init__(self, path: Path, *, device: str = "auto") -> None:
+        self._path = path
+        self._session = open_session(path, device=device)
+        stored = self._session.get_modelmeta().custom_metadata_map.get(META_KEY)
+        if stored is None:
+            raise ExportError(f"{path}: an ONNX file, but not one written by `aegl export`: it lacks the metadata")
+        content = json.loads(stored)
+        self.meta = ModelMeta.from_dict(content["meta"])
+        self.config: dict[str, Any] = content["config"]
+        self.canvas: tuple[int, int] | None = tuple(content["canvas"]) if content["canvas"] else None
+
+    def __call__(self, images: np.ndarray) -> Detections:
+        """Detect in ``[B, 3, H, W]`` images; see :class:`aegl.engine.backend.Backend`."""
+        outputs = self._session.run(list(OUTPUTS), {"images": self._on_canvas(images).astype(np.float32)})
+        return Detections(*(torch.from_numpy(np.ascontiguousarray(output)) for output in outputs))
+
+    def require(self, *, conf: float | None, iou: float, max_det: int) -> None:
+        """Refuse settings that the graph, in which they are fixed, cannot follow.
+
+        Raises:
+            ExportError: for another IoU, more detections, or a lower score threshold than it was exported with.
+        """
+        meta = self.meta
+        if iou != meta.iou:
+            raise ExportError(
+                f"iou={iou}: {self._path} was exported with iou={meta.iou}; export it anew with iou={iou}"
+            )
+        if max_det > meta.max_det:
+            raise ExportError(f"max_det={max_det}: {self._path} was exported with {meta.max_det}; export it anew")
+        if conf is not None and conf < meta.conf:
+            raise ExportError(f"conf={conf}: {self._path} was exported with conf={meta.conf}; export it anew")
+
+    def _on_canvas(self, images: np.ndarray) -> np.ndarray:
+        if self.canvas is None or images.shape[2:] == self.canvas:
+            return images
+        height, width = images.shape[2:]
+        if height > self.canvas[0] or width > self.canvas[1]:
+            raise ExportError(
+                f"{self._path}: takes images of {self.canvas[0]}x{self.canvas[1]} (height x width), got {height}x{width};"
+                " export with a square size (max_size=imgsz) to take both orientations"
+            )
+        pad = np.asarray(self.meta.pad_value, dtype=images.dtype)[None, :, None, None]
+        canvas = np.broadcast_to(pad, (len(images), 3, *self.canvas)).copy()
+        canvas[:, :, :height, :width] = images
+        return canvas
