@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 COMMON = ["data=shapes_lt", "model=mini", "exist_ok=true", "workers=0"]
-START_ITERATIONS = 900
-TUNE_ITERATIONS = 500
+START_ITERATIONS = 700
+TUNE_ITERATIONS = 450
 RFS = ["sampler=rfs", "rfs_threshold=0.013"]
 # The gates of FBS-AEGL act on trained scores; see docs/methods.md for what each of these options does here.
 FBS_AEGL = ["loss.weight_factor_normalization=mean_one", "loss.gate_start=0.5"]

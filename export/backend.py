@@ -65,8 +65,8 @@ class OnnxBackend:
         height, width = images.shape[2:]
         if height > self.canvas[0] or width > self.canvas[1]:
             raise ExportError(
-                f"{self._path}: takes images of {self.canvas[0]}x{self.canvas[1]} (height x width), got {height}x{width};"
-                " export with a square size (max_size=imgsz) to take both orientations"
+                f"{self._path}: takes images of {self.canvas[0]}x{self.canvas[1]} (height x width), got "
+                f"{height}x{width}; export with a square size (max_size=imgsz) to take both orientations"
             )
         pad = np.asarray(self.meta.pad_value, dtype=images.dtype)[None, :, None, None]
         canvas = np.broadcast_to(pad, (len(images), 3, *self.canvas)).copy()

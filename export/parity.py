@@ -75,7 +75,7 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether :data:`REQUIRED_SHARE` of the detections agree; a file that finds nothing where PyTorch does fails."""
+        """Whether :data:`REQUIRED_SHARE` of the detections agree."""
         return self.agree >= REQUIRED_SHARE * self.total
 
     def text(self) -> str:
@@ -160,7 +160,8 @@ def _compare(name: str, expected: Detections, found: Detections) -> CaseReport:
                 (expected.masks[image, a] - found.masks[image, b]).abs().max(),
             )
             errors = np.maximum(errors, [float(d) for d in differences])
-    return CaseReport(name, agree, total, *errors.tolist(), unmatched=max(unmatched, default=None))
+    box, score, mask = errors.tolist()
+    return CaseReport(name, agree, total, box, score, mask, max(unmatched, default=None))
 
 
 def _of_image(detections: Detections, image: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -41,7 +41,7 @@ def export_and_prove(
         progress: told of the steps.
 
     Returns:
-        ``file``, ``report`` (path of the JSON), ``opset``, ``canvas``, ``megabytes`` and ``parity`` (None if not checked).
+        ``file``, ``report`` (path of the JSON), ``opset``, ``canvas``, ``megabytes``, ``parity`` (or None).
 
     Raises:
         ExportError: if the model cannot be exported as asked for.

@@ -19,7 +19,7 @@ def open_session(path: Path, *, device: str = "auto", threads: int = 0) -> Any:
 
     Args:
         path: the file.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA where it really comes up, else the CPU, and logs it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA where it comes up, else the CPU, and logs it.
         threads: threads of the CPU provider, 0 for ONNX Runtime's choice.
 
     Raises:
@@ -48,6 +48,7 @@ def _open(path: Path, providers: list[Any], threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what went wrong is said by our own errors
+    onnxruntime.set_default_logger_severity(4)  # providers that fail to load say so below
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exceptions have no common base but this
@@ -61,6 +62,6 @@ def _why_not(offered: bool) -> str:
         return f"the installed onnxruntime {version} has no CUDA provider; install onnxruntime-gpu"
     cuda = getattr(onnxruntime, "cuda_version", "") or "its CUDA"
     return (
-        f"onnxruntime-gpu {version} was built for CUDA {cuda}; that CUDA, its cuDNN or a GPU driver is missing (see the "
-        "CUDA requirements of ONNX Runtime)"
+        f"onnxruntime-gpu {version} was built for CUDA {cuda}; that CUDA, its cuDNN or a GPU driver is missing (see "
+        "the CUDA requirements of ONNX Runtime)"
     )
