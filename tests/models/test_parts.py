@@ -1,0 +1,151 @@
+"""Parts of the detector against torchvision and against cases worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from aegl.models.anchors import AnchorGenerator
+from aegl.models.box_coder import BoxCoder
+from aegl.models.boxes import pairwise_iou
+from aegl.models.mask_head import MaskHead, mask_targets
+from aegl.models.matcher import BELOW, BETWEEN, match, sample
+from aegl.models.ops import nms_padded, roi_align_levels
+from aegl.models.postprocess import PostprocessOptions, select
+from aegl.models.roi_pool import RegionPool
+from aegl.models.roi_sampler import SampledRegions
+
+
+def boxes_from(seed: int, *shape: int, side: float = 100) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(*shape, 2, generator=generator) * side
+    return torch.cat([corner, corner + 1 + torch.rand(*shape, 2, generator=generator) * side / 2], -1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_iou_is_torchvisions(seed: int) -> None:
+    a, b = boxes_from(seed, 12), boxes_from(seed + 1, 7)
+    torch.testing.assert_close(pairwise_iou(a, b), torchvision.ops.box_iou(a, b))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_decode_undoes_encode(seed: int) -> None:
+    coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
+    reference, boxes = boxes_from(seed, 20), boxes_from(seed + 1, 20)
+    torch.testing.assert_close(coder.decode(reference, coder.encode(reference, boxes)), boxes, atol=1e-3, rtol=1e-4)
+
+
+def test_anchors_of_a_level() -> None:
+    anchors = AnchorGenerator([4, 8], scale=8, ratios=[0.5, 1.0])([torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 1)])
+    assert [len(level) for level in anchors] == [12, 2]
+    torch.testing.assert_close(anchors[0][1], torch.tensor([-16.0, -16, 16, 16]))
+    wide = anchors[0][0]
+    assert float((wide[3] - wide[1]) / (wide[2] - wide[0])) == pytest.approx(0.5)
+    centre = (anchors[0][2 * 4][:2] + anchors[0][2 * 4][2:]) / 2
+    assert centre.tolist() == [4.0, 4.0]
+
+
+def test_matching_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 0, 0]])
+    candidates = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5.5], [50, 50, 60, 60], [20, 20, 30, 24]])
+    found = match(candidates, boxes, torch.tensor(2), positive_iou=0.7, negative_iou=0.3)
+    assert found.tolist() == [0, BETWEEN, BELOW, BETWEEN]
+    found = match(candidates, boxes, torch.tensor(2), positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
+    assert found.tolist() == [0, BETWEEN, BELOW, 1]
+    none = match(candidates, boxes, torch.tensor(0), positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
+    assert none.tolist() == [BELOW] * 4
+
+
+def test_sampling_keeps_its_numbers() -> None:
+    matched = torch.tensor([0] * 50 + [BELOW] * 100 + [BETWEEN] * 100)
+    positives, negatives = sample(matched, 32, 0.25)
+    assert (len(positives), len(negatives)) == (8, 24)
+    assert (matched[positives] >= 0).all()
+    assert (matched[negatives] == BELOW).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40))
+def test_nms_is_torchvisions(seed: int, max_out: int) -> None:
+    boxes = boxes_from(seed, 3, 30, side=60)
+    scores = torch.rand(3, 30, generator=torch.Generator().manual_seed(seed))
+    scores[1] = -1.0
+    scores[2, 10:] = -1.0
+    groups = torch.randint(0, 3, (3, 30), generator=torch.Generator().manual_seed(seed))
+    indices, valid = nms_padded(boxes, scores, groups, 0.5, max_out)
+    assert not valid[1].any()
+    for image in (0, 2):
+        real = scores[image] >= 0
+        kept = torchvision.ops.batched_nms(boxes[image][real], scores[image][real], groups[image][real], 0.5)[:max_out]
+        assert indices[image][valid[image]].tolist() == kept.tolist()
+
+
+def test_roi_align_takes_each_region_from_its_level() -> None:
+    features = [torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 8, 8, requires_grad=True)]
+    rois = torch.tensor([[0, 4.0, 4, 30, 30], [1, 0, 0, 60, 60], [1, 8, 8, 20, 24]])
+    levels = torch.tensor([0, 1, 0])
+    pooled = roi_align_levels(features, rois, levels, [4, 8], 5)
+    for row, level in enumerate(levels.tolist()):
+        scale = 1 / [4, 8][level]
+        expected = torchvision.ops.roi_align(features[level], rois[row : row + 1], 5, scale, 0, aligned=True)
+        torch.testing.assert_close(pooled[row : row + 1], expected)
+    pooled.sum().backward()
+    assert all(feature.grad is not None and feature.grad.any() for feature in features)
+
+
+def test_levels_double_with_the_side() -> None:
+    pool = RegionPool([4, 8, 16, 32], 7)
+    sides = torch.tensor([10.0, 57, 113, 225, 900])
+    boxes = torch.stack([torch.zeros(5), torch.zeros(5), sides, sides], 1)
+    assert pool.levels(boxes).tolist() == [0, 0, 1, 2, 3]
+
+
+def test_mask_of_the_right_class() -> None:
+    head = MaskHead(4, 6, 1, num_classes=5).eval()
+    pooled, labels = torch.rand(3, 4, 7, 7), torch.tensor([4, 0, 2])
+    hidden = torch.relu(head.deconv(torch.relu(head.convs[0](pooled))))
+    every: Tensor = head.predictor(hidden)
+    torch.testing.assert_close(head(pooled, labels), every[torch.arange(3), labels])
+
+
+def test_mask_target_of_the_box_itself_is_the_stored_mask(make_targets: Any) -> None:
+    targets = make_targets([[[10.0, 20, 38, 48]]], [[0]], size=28)
+    targets.masks[0, 0] = (torch.rand(28, 28) > 0.5).to(torch.uint8)
+    zero = torch.zeros(1, dtype=torch.int64)
+    same = SampledRegions(torch.tensor([[0.0, 10, 20, 38, 48]]), zero, zero)
+    assert torch.equal(mask_targets(same, targets, 28)[0], targets.masks[0, 0].float())
+    left = SampledRegions(torch.tensor([[0.0, -18, 20, 38, 48]]), zero, zero)
+    shifted = mask_targets(left, targets, 28)[0]
+    assert not shifted[:, :14].any()
+    assert shifted[:, 14:].any()
+
+
+def selection(scores: Tensor, options: PostprocessOptions) -> Any:
+    proposals = torch.tensor([[[0.0, 0, 20, 20], [1, 1, 21, 21], [40, 40, 60, 60]]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    return select(scores, torch.zeros(1, 3, 1, 4), proposals, valid, (64, 64), BoxCoder((0.1, 0.1, 0.2, 0.2)), options)
+
+
+SCORES = torch.tensor([[[0.9, 0.3], [0.8, 0.0], [0.05, 0.7]]])
+
+
+def test_selection_suppresses_within_classes_only() -> None:
+    found = selection(SCORES, PostprocessOptions(conf=0.1, iou=0.5, max_det=4, nms_candidates=6))
+    assert found.labels.tolist() == [[0, 1, 1, -1]]
+    torch.testing.assert_close(found.scores, torch.tensor([[0.9, 0.7, 0.3, 0.0]]))
+    assert found.complete.tolist() == [True]
+
+
+def test_selection_says_when_it_may_be_incomplete() -> None:
+    few = PostprocessOptions(conf=0.1, iou=0.5, max_det=4, nms_candidates=2)
+    assert selection(SCORES, few).complete.tolist() == [False]
+    full = PostprocessOptions(conf=0.1, iou=0.5, max_det=1, nms_candidates=2)
+    assert selection(SCORES, full).complete.tolist() == [True]
