@@ -13,7 +13,14 @@ class _Dumper(yaml.SafeDumper):
     """Sections in block style, lists on one line."""
 
 
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # PyYAML takes these for line breaks, which it would fold; between double quotes it escapes them.
+    style = '"' if set(value) & set("\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
 _Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True))
+_Dumper.add_representer(str, _text)
 
 
 def to_yaml(config: Config) -> str:

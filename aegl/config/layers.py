@@ -122,9 +122,8 @@ def _data_layer(name: str, problems: Problems) -> Layer | None:
         )
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        block = read_mapping(path, f"data={name}").get("config", {})
-        if not isinstance(block, Mapping):
-            raise ConfigError(f"data={name}: its `config` block must hold `key: value` lines, not {shown(block)}")
+        label = f"data={name}"
+        block = shipped.data_settings(read_mapping(path, label), label)
         return _checked("data", make_layer(name, block, problems), problems)
     if path.suffix == "" and len(path.parts) == 1 and not path.exists():
         names = shipped.available("data")
@@ -169,6 +168,8 @@ def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Pro
                 )
         elif name in keys() or is_loss_option(name):
             yield name, value
+        elif name == "cfg":
+            problems.add(f"cfg={shown(value)}: can be given as an argument only [{origin}]", name)
         else:
             problems.add(f"{name}: unknown key{did_you_mean(name, _known(name))} [{origin}]", name)
 

@@ -66,7 +66,10 @@ def read_mapping(path: Path, label: str) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as the user would write it, cut to a readable length."""
-    text = value if isinstance(value, str) else inline(value)
+    try:
+        text = value if isinstance(value, str) else inline(value)
+    except yaml.YAMLError:  # an object that no YAML file could hold
+        text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -75,7 +78,7 @@ def _list(key: Key, value: Any) -> Any:
         text = value.strip()
         if key.nullable and text.lower() in _NULLS:
             return None
-        parsed = _yaml_or_text(text) if text.startswith("[") else [part.strip() for part in text.split(",")]
+        parsed = _yaml_or_text(text) if text.startswith("[") else [part.strip() for part in text.split(",") if text]
         value = parsed if isinstance(parsed, list) else [parsed]
     elif isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]
@@ -86,9 +89,9 @@ def _list(key: Key, value: Any) -> Any:
 
 
 def _scalar(kind: type, text: str, *, nullable: bool) -> Any:
-    if kind is str:
-        return None if nullable and text.strip().lower() in _NULLS else text
-    return _yaml_or_text(text)
+    if nullable and text.strip().lower() in _NULLS:
+        return None
+    return text if kind is str else _yaml_or_text(text)
 
 
 def _plain(kind: type, value: Any) -> Any:

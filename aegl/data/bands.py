@@ -63,18 +63,18 @@ def class_statistics(train: AnnotationStore, bands: Bands) -> ClassStatistics:
 
 
 def bands_without_training_set(store: AnnotationStore, bands: Bands) -> np.ndarray:
-    """``[C]`` bands from an evaluation file alone: its ``frequency`` field, else the training counts it states.
+    """``[C]`` bands from an evaluation file alone.
+
+    By its ``frequency`` field where :attr:`Bands.source` lets it count, else by the training counts it states, else,
+    for want of better, by its own counts.
 
     Raises:
-        DataError: if it has neither; the counts of an evaluation split say nothing of the training set.
+        DataError: if ``bands.source=file`` and it has no such field.
     """
     categories = store.categories
     stated = categories.image_counts if bands.by == "images" else categories.instance_counts
-    if stated is None and (categories.frequency is None or bands.source == "counts"):
-        return _class_band(store, bands, *_count(store))
-    zero = np.zeros(len(categories), dtype=np.int64)
-    counts = zero if stated is None else stated
-    return _class_band(store, bands, counts, counts)
+    instances, images = _count(store) if stated is None else (stated, stated)
+    return _class_band(store, bands, instances, images)
 
 
 def _class_band(store: AnnotationStore, bands: Bands, instances: np.ndarray, images: np.ndarray) -> np.ndarray:

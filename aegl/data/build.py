@@ -7,20 +7,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from aegl.data.categories import CategoryTable
-from aegl.data.records import id_problems, read_annotation_file, refuse
-from aegl.data.store import FORMAT_VERSION, META_FILE, NO_MASK, POLYGONS, RLE, AnnotationStore
+from aegl.data.records import FEDERATED_KEYS, read_annotation_file, record_problems, refuse
+from aegl.data.segmentations import compressed_counts
+from aegl.data.store import (
+    FORMAT_VERSION,
+    META_FILE,
+    NO_MASK,
+    POLYGONS,
+    RLE,
+    AnnotationStore,
+    without_lvis_prefix,
+)
 from aegl.errors import DataError, RunError
 
-LVIS_PREFIXES = ("COCO_val2014_", "COCO_train2014_", "COCO_val2017_", "COCO_train2017_")
-"""What LVIS v0.5 puts before the names of COCO's files."""
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a changed file is sure to have another time of change."""
 
 
 def cache_root() -> Path:
@@ -35,49 +45,68 @@ def build_store(
 
     Args:
         annotation_file: COCO, LVIS v1 or LVIS v0.5 JSON.
-        image_dirs: where images lie; besides these they are looked for beside the file and in ``images/`` beside it.
+        image_dirs: where images lie; besides these they are looked for beside the file and in ``images/`` beside it
+            (of a link, beside the link and what it points to).
         cache_dir: folder of the stores; default below :func:`cache_root`.
 
     Raises:
         DataError: if the file is missing, broken or inconsistent; every bad record is named with its id.
         RunError: if the cache cannot be written.
     """
-    file = Path(annotation_file).resolve()
+    given, file = Path(annotation_file).absolute(), Path(annotation_file).resolve()
     if not file.is_file():
         raise DataError(f"{annotation_file}: no such annotation file")
-    folders = [*(Path(folder).resolve() for folder in image_dirs), file.parent, file.parent / "images"]
+    folders = [Path(folder).resolve() for folder in image_dirs]
+    for place in (given.parent, file.parent):
+        folders += [place, place / "images"]
     stores = Path(cache_dir) if cache_dir is not None else cache_root() / "stores"
     digest = _hash(file, stores)
-    place = hashlib.sha256("\n".join([digest, str(FORMAT_VERSION), str(file), *map(str, folders)]).encode()).hexdigest()
-    folder = stores / f"{file.stem}-{place[:16]}"
+    key = "\n".join([digest, str(FORMAT_VERSION), str(file), *map(str, folders)])
+    folder = stores / f"{file.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / META_FILE).is_file():
         columns, meta = _convert(file, digest, folders)
         _write(folder, columns, meta)
     return AnnotationStore.open(folder)
 
 
+@contextmanager
+def writing_cache(place: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a :class:`RunError` that says what to do; ``place`` is for the message."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{place}: the cache cannot be written ({reason}); set AEGL_CACHE to another folder") from error
+
+
 def _hash(file: Path, stores: Path) -> str:
-    """SHA-256 of a file; remembered by size and time of change, as a large file takes seconds."""
+    """SHA-256 of a file; remembered by size and time of change, as a large file takes seconds.
+
+    Not of a file just written: another of its size could take its place within one tick of the file system's clock.
+    """
     stat = file.stat()
     key = hashlib.sha256(f"{file}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     remembered = stores / ".hashes" / key
     if remembered.is_file():
         return remembered.read_text(encoding="ascii")
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    if time.time_ns() - stat.st_mtime_ns < _SETTLED:
+        return digest
+    with writing_cache(stores):
         remembered.parent.mkdir(parents=True, exist_ok=True)
         temporary = remembered.with_suffix(f".{os.getpid()}")
         temporary.write_text(digest, encoding="ascii")
         temporary.replace(remembered)
-    except OSError as error:
-        raise RunError(f"{stores}: the cache cannot be written ({error.strerror}); set AEGL_CACHE elsewhere") from error
     return digest
 
 
 def _convert(file: Path, digest: str, folders: Sequence[Path]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     content = read_annotation_file(file)
-    refuse(file, list(id_problems(content)))
+    refuse(file, list(record_problems(content)))
     categories = CategoryTable.from_records(content["categories"])
     images, annotations = content["images"], content["annotations"]
     image_ids = np.asarray([image["id"] for image in images], dtype=np.int64)
@@ -92,7 +121,7 @@ def _convert(file: Path, digest: str, folders: Sequence[Path]) -> tuple[dict[str
         "ann_offsets": _offsets(np.bincount(ann_image, minlength=len(images))),
         **_names(images),
         **_annotation_columns(annotations, categories),
-        **_mask_columns(file, annotations, sizes[ann_image[order]]),
+        **_mask_columns(annotations, sizes[ann_image[order]]),
         **_federated_columns(images, categories),
     }
     meta: dict[str, Any] = {
@@ -120,15 +149,11 @@ def _names(images: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def _image_name(image: dict[str, Any]) -> str:
     """Path below the images' folder: LVIS names files by ``coco_url``, whose folder tells train2017 from val2017."""
-    if image.get("file_name"):
-        name = str(image["file_name"])
-        for prefix in LVIS_PREFIXES:
-            name = name.removeprefix(prefix)
-        url = image.get("coco_url")
-        return "/".join(str(url).split("/")[-2:]) if url and str(url).endswith(f"/{name}") else name
-    if image.get("coco_url"):
-        return "/".join(str(image["coco_url"]).split("/")[-2:])
-    return f"{int(image['id']):012d}.jpg"
+    url = image.get("coco_url") or ""
+    name = image.get("file_name") or ""
+    if name and not url.endswith((f"/{name}", f"/{without_lvis_prefix(name)}")):
+        return str(name)
+    return "/".join(url.split("/")[-2:]) if url else f"{int(image['id']):012d}.jpg"
 
 
 def _annotation_columns(annotations: Sequence[dict[str, Any]], categories: CategoryTable) -> dict[str, np.ndarray]:
@@ -147,47 +172,33 @@ def _annotation_columns(annotations: Sequence[dict[str, Any]], categories: Categ
     }
 
 
-def _mask_columns(file: Path, annotations: Sequence[dict[str, Any]], sizes: np.ndarray) -> dict[str, np.ndarray]:
-    kinds, rings, points, rles, rle_sizes, num_rings = [], [], [], [], [], []
-    for annotation, size in zip(annotations, sizes.tolist(), strict=True):
-        segmentation = annotation.get("segmentation")
+def _mask_columns(annotations: Sequence[dict[str, Any]], sizes: np.ndarray) -> dict[str, np.ndarray]:
+    kinds, rings, points, rles, num_rings = [], [], [], [], []
+    for annotation, (height, width) in zip(annotations, sizes.tolist(), strict=True):
+        segmentation = annotation.get("segmentation") or []
         polygons = segmentation if isinstance(segmentation, list) else []
-        rle = _compressed(file, annotation, size) if isinstance(segmentation, dict) else None
-        kinds.append(RLE if rle else POLYGONS if polygons else NO_MASK)
+        counts = compressed_counts(segmentation, (height, width)) if isinstance(segmentation, dict) else b""
+        kinds.append(RLE if counts else POLYGONS if polygons else NO_MASK)
         for polygon in polygons:
-            flat = np.asarray(polygon, dtype=np.float64).reshape(-1)
-            points.append(flat[: len(flat) // 2 * 2].reshape(-1, 2))
+            points.append(np.asarray(polygon, dtype=np.float64).reshape(-1, 2))
             rings.append(len(points[-1]))
         num_rings.append(len(polygons))
-        rles.append(rle["counts"] if rle else b"")
-        rle_sizes.append(rle["size"] if rle else (0, 0))
+        rles.append(counts)
+    kind = np.asarray(kinds, dtype=np.uint8)
     return {
-        "mask_kind": np.asarray(kinds, dtype=np.uint8),
+        "mask_kind": kind,
         "ring_offsets": _offsets(num_rings),
         "point_offsets": _offsets(rings),
         "points": np.concatenate([np.zeros((0, 2)), *points]),
         "rle_offsets": _offsets([len(counts) for counts in rles]),
         "rle_bytes": np.frombuffer(b"".join(rles), dtype=np.uint8),
-        "rle_sizes": np.asarray(rle_sizes, dtype=np.int32).reshape(-1, 2),
+        "rle_sizes": np.where((kind == RLE)[:, None], sizes, 0).astype(np.int32).reshape(-1, 2),
     }
-
-
-def _compressed(file: Path, annotation: dict[str, Any], size: list[int]) -> dict[str, Any]:
-    segmentation = annotation["segmentation"]
-    counts = segmentation.get("counts")
-    given = list(segmentation.get("size", size))
-    if isinstance(counts, list):
-        counts = coco_mask.frPyObjects({"size": given, "counts": counts}, *given)["counts"]
-    if isinstance(counts, str):
-        counts = counts.encode()
-    if not isinstance(counts, bytes):
-        raise DataError(f"{file}: annotation {annotation['id']}: its RLE segmentation has no counts")
-    return {"size": given, "counts": counts}
 
 
 def _federated_columns(images: Sequence[dict[str, Any]], categories: CategoryTable) -> dict[str, np.ndarray]:
     columns: dict[str, np.ndarray] = {}
-    for name, key in (("neg", "neg_category_ids"), ("not_exhaustive", "not_exhaustive_category_ids")):
+    for name, key in zip(("neg", "not_exhaustive"), FEDERATED_KEYS, strict=True):
         lists = [image.get(key) or [] for image in images]
         values = np.asarray([value for entries in lists for value in entries], dtype=np.int64)
         columns[f"{name}_offsets"] = _offsets([len(entries) for entries in lists])
@@ -196,20 +207,24 @@ def _federated_columns(images: Sequence[dict[str, Any]], categories: CategoryTab
 
 
 def _write(folder: Path, columns: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write beside the final place and rename: a folder of that name is always complete."""
-    try:
+    """Write beside the final place and rename: a folder of that name that has its meta file is always complete."""
+    with writing_cache(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        for name, column in columns.items():
-            np.save(temporary / f"{name}.npy", column)
-        (temporary / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
-        try:
-            temporary.replace(folder)
-        except OSError:  # another process was quicker with the same content, or an incomplete folder stands there
-            if not (folder / META_FILE).is_file():
-                shutil.rmtree(folder)
-                temporary.replace(folder)
-            else:
-                shutil.rmtree(temporary)
-    except OSError as error:
-        raise RunError(f"{folder}: the store cannot be written ({error.strerror}); set AEGL_CACHE elsewhere") from error
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            temporary = Path(scratch) / "store"
+            temporary.mkdir()
+            for name, column in columns.items():
+                np.save(temporary / f"{name}.npy", column)
+            (temporary / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
+            _move(temporary, folder)
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    if folder.is_dir() and not (folder / META_FILE).is_file():
+        shutil.rmtree(folder)  # left behind half-written
+    try:
+        temporary.replace(folder)
+    except OSError:
+        if not (folder / META_FILE).is_file():
+            raise
+        # Another process was quicker with the same content.

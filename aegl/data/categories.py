@@ -69,9 +69,10 @@ class CategoryTable:
             return None if not values or any(value is None for value in values) else values
 
         frequency = column("frequency")
+        names = (record["id"] if record.get("name") is None else record["name"] for record in ordered)
         return cls(
             np.asarray([record["id"] for record in ordered], dtype=np.int64),
-            tuple(str(record.get("name", record["id"])) for record in ordered),
+            tuple(str(name) for name in names),
             None if frequency is None else tuple(str(value) for value in frequency),
             _counts(column("image_count")),
             _counts(column("instance_count")),

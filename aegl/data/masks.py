@@ -15,7 +15,9 @@ Segmentation = Sequence[np.ndarray] | dict[str, Any]
 """Polygons, each ``[k, 2]`` float64 in original pixels, or ``{"size": [h, w], "counts": bytes}``."""
 
 _CHUNK = 128  # pycocotools' vectorised calls overflow on lists longer than 255 masks under NumPy 2
-_MIN_CORNERS = 3
+MIN_CORNERS = 3
+_FIRST_SYMBOL = 48  # the character of zero in a compressed RLE
+_MOST_SYMBOLS = 7  # 35 bits: run lengths are of 32, their differences of 33
 
 
 def rasterize_in_box(
@@ -54,7 +56,7 @@ def rasterize_in_boxes(
             continue
         scale = size / (box[2:] - box[:2])
         for polygon in segmentation:
-            if len(polygon) >= _MIN_CORNERS:
+            if len(polygon) >= MIN_CORNERS:
                 polygons.append(((polygon - box[:2]) * scale).ravel().tolist())
                 owners.append(k)
     for start in range(0, len(polygons), _CHUNK):
@@ -97,6 +99,31 @@ def paste_and_encode(
         return []
     runs = [{"size": [height, width], "counts": c} for c in counts]
     return list(mask_utils.frPyObjects(runs, height, width))
+
+
+def rle_pixels(counts: bytes | str) -> int:
+    """Pixels that a compressed RLE covers, background included.
+
+    Raises:
+        ValueError: if it is no sequence of run lengths, saying why.
+    """
+    try:
+        raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the character {counts[error.start]!a} has no meaning") from error
+    symbols = np.frombuffer(raw, dtype=np.uint8)
+    strange = (symbols < _FIRST_SYMBOL) | (symbols >= _FIRST_SYMBOL + 64)
+    if strange.any():
+        raise ValueError(f"the character {chr(symbols[np.argmax(strange)])!a} has no meaning")
+    ends = np.flatnonzero((symbols - _FIRST_SYMBOL) & 32 == 0)
+    if len(symbols) and (not len(ends) or ends[-1] != len(symbols) - 1):
+        raise ValueError("its text is cut short")
+    if np.diff(ends, prepend=-1).max(initial=0) > _MOST_SYMBOLS:
+        raise ValueError("a run length has too many digits")
+    runs = _run_lengths(raw)
+    if runs.min(initial=0) < 0:
+        raise ValueError(f"a run length is {runs.min()}")
+    return int(runs.sum())
 
 
 def _paste_runs(bordered: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float) -> np.ndarray:
@@ -198,7 +225,7 @@ def _run_lengths(counts: bytes | str) -> np.ndarray:
     the fourth on they are differences to the number two before.
     """
     raw = counts.encode("ascii") if isinstance(counts, str) else counts
-    symbols = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    symbols = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - _FIRST_SYMBOL
     if not len(symbols):
         return np.zeros(0, dtype=np.int64)
     is_last = (symbols & 32) == 0

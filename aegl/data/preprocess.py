@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from aegl.errors import DataError
 
 # What Pillow raises on files that are broken in one way or another.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -112,7 +112,7 @@ def load_image(path: Path | str, *, apply_exif: bool = False) -> np.ndarray:
             return np.asarray(_to_rgb(turned))
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"image {path} cannot be read: {error}") from error
 
 

@@ -7,6 +7,7 @@ fall exponentially from the most frequent class to the rarest. The files are an 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from aegl.data.shapes_layout import (
     shape_classes,
 )
 from aegl.errors import DataError
+
+LOGGER = logging.getLogger("aegl")
 
 GENERATOR_VERSION = 1
 """Part of the folder's name: raised whenever the same parameters give other files."""
@@ -89,6 +92,7 @@ def generate(
     target = root / name
     if _is_complete(target):
         return target
+    LOGGER.info("generating shapes_lt (once, into %s)", target)
     recipe = _recipe(classes, max_instances, imbalance, val_per_class, imgsz, seed)
     root.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from aegl.config import shipped
 from aegl.config.sections import BandsSection, ShapesSection
 from aegl.data.bands import Bands, class_statistics
-from aegl.data.build import build_store, cache_root
+from aegl.data.build import build_store, cache_root, writing_cache
+from aegl.data.description import SPLITS, Description, parse_description, read_description
 from aegl.data.store import AnnotationStore
 from aegl.errors import DataError
 
 __all__ = ["DataSource", "class_statistics", "describe_shipped", "resolve_data"]
 
-SPLITS = ("train", "val")
-_KNOWN_KEYS = {
-    "path", "train", "val", "images", "names", "bands", "protocol", "download", "generator", "config", "description",
-}  # fmt: skip
+ANNOTATIONS = "annotations"
+"""Folder of COCO's annotation files; their images lie beside it."""
+_OTHER_FILES = ("image_info", "captions")
+"""How names of COCO's files begin that hold no instances."""
 
 
 @dataclass(frozen=True)
@@ -74,92 +73,65 @@ def resolve_data(data: str, *, data_dir: Path, shapes: ShapesSection, bands: Ban
         data: a name of ``cfg/data``, a YAML file, a folder, or an annotation file.
         data_dir: folder below which shipped data sets lie.
         shapes: size of ``shapes_lt``.
-        bands: bands asked for; those of a user's YAML hold where these are the defaults.
+        bands: frequency bands; those that a data YAML states reach this by way of the configuration.
 
     Raises:
         DataError: if nothing of that name exists, or its files cannot be told.
     """
-    description = _shipped(data)
-    if description is not None:
-        if description.get("generator") == "shapes_lt":
-            return _shapes(data, shapes, bands)
-        root = data_dir / description["path"]
-        home = description["path"]
-        remedy = f"; fetch it with `aegl data download data={data}`, or give data_dir=<folder that holds {home}>"
-        return _from_description(data, description, root, bands, remedy)
+    if data in shipped.available("data"):
+        return _from_shipped(data, data_dir, shapes, _bands(bands))
     path = Path(data)
     if path.suffix in {".yaml", ".yml"}:
-        return _from_yaml(path, bands)
+        description = read_description(path)
+        return _from_description(path.stem, description, path.parent / description.path, _bands(bands))
     if path.is_dir():
-        return _from_folder(path, bands)
+        return _from_folder(path, _bands(bands))
     if path.suffix == ".json":
-        return _from_json(path, bands)
+        return _from_json(path, _bands(bands))
     raise DataError(f"data={data}: neither a shipped data set nor a YAML, a folder or a JSON file that exists")
 
 
 def describe_shipped(name: str) -> dict[str, Any]:
     """The description of a shipped data set. Raises :class:`DataError` if there is none of that name."""
-    description = _shipped(name)
-    if description is None:
-        raise DataError(f"data={name}: not a shipped data set")
-    return description
+    if name not in shipped.available("data"):
+        names = ", ".join(shipped.available("data"))
+        raise DataError(f"data={name}: not a data set that comes with aegl; those are {names}")
+    return shipped.read("data", name)
 
 
-def _shipped(name: str) -> dict[str, Any] | None:
-    file = resources.files("aegl.cfg") / "data" / f"{name}.yaml"
-    if "/" in name or not file.is_file():
-        return None
-    content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return content
+def _bands(section: BandsSection) -> Bands:
+    return Bands(tuple(section.names), tuple(section.edges), section.by, section.source, section.low)
 
 
-def _shapes(name: str, shapes: ShapesSection, bands: BandsSection) -> DataSource:
-    from aegl.data.shapes_lt import generate
+def _from_shipped(name: str, data_dir: Path, shapes: ShapesSection, bands: Bands) -> DataSource:
+    description = parse_description(describe_shipped(name), shipped.origin("data", name))
+    if description.generator == "shapes_lt":
+        from aegl.data.shapes_lt import generate
 
-    folder = generate(cache_root() / "shapes_lt", **shapes.model_dump())
-    files = {split: folder / f"{split}.json" for split in SPLITS}
-    return DataSource(name, files, _bands(bands, None))
+        root = cache_root() / "shapes_lt"
+        with writing_cache(root):
+            folder = generate(root, **shapes.model_dump())
+        return DataSource(name, {split: folder / f"{split}.json" for split in SPLITS}, bands)
+    home = description.path
+    remedy = f"; fetch it with `aegl data download data={name}`, or give data_dir=<folder that holds {home}>"
+    if description.note:
+        remedy += f". {description.note}"
+    return _from_description(name, description, data_dir / home, bands, remedy)
 
 
-def _from_description(
-    name: str, content: Mapping[str, Any], root: Path, bands: BandsSection, remedy: str = ""
-) -> DataSource:
-    files = {split: root / content[split] for split in SPLITS if content.get(split)}
-    images = content.get("images", ".")
-    folders = tuple(root / folder for folder in ([images] if isinstance(images, str) else images))
-    names = content.get("names")
+def _from_description(name: str, description: Description, root: Path, bands: Bands, remedy: str = "") -> DataSource:
     return DataSource(
         name,
-        files,
-        _bands(bands, content.get("bands")),
-        folders,
-        content.get("protocol"),
-        None if names is None else tuple(str(v) for v in (names.values() if isinstance(names, dict) else names)),
+        {split: root / file for split, file in description.files.items()},
+        bands,
+        tuple(root / folder for folder in description.image_folders),
+        description.protocol,
+        description.class_names,
         remedy,
     )
 
 
-def _from_yaml(path: Path, bands: BandsSection) -> DataSource:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"data={path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"data={path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or not any(content.get(split) for split in SPLITS):
-        raise DataError(
-            f"data={path}: must name annotation files with `train:` and `val:`, and their folder with `path:`"
-        )
-    unknown = sorted(set(content) - _KNOWN_KEYS)
-    if unknown:
-        raise DataError(f"data={path}: unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KNOWN_KEYS))}")
-    if content.get("protocol") not in (None, "lvis", "coco"):
-        raise DataError(f"data={path}: protocol={content['protocol']}: must be lvis or coco")
-    root = path.parent / str(content.get("path", "."))
-    return _from_description(path.stem, content, root, bands)
-
-
-def _from_folder(folder: Path, bands: BandsSection) -> DataSource:
+def _from_folder(folder: Path, bands: Bands) -> DataSource:
     found = {split: _candidates(folder, split) for split in SPLITS}
     for split, candidates in found.items():
         if len(candidates) > 1:
@@ -168,41 +140,36 @@ def _from_folder(folder: Path, bands: BandsSection) -> DataSource:
     files = {split: candidates[0] for split, candidates in found.items() if candidates}
     if not files:
         raise DataError(
-            f"data={folder}: no annotation file found; looked for train.json, val.json and "
-            "annotations/*train*.json, annotations/*val*.json"
+            f"data={folder}: no annotation file found; looked for train.json, val.json and *train*.json, *val*.json, "
+            f"there and in {ANNOTATIONS}/"
         )
-    return DataSource(folder.name, files, _bands(bands, None), (folder,))
+    return DataSource(folder.resolve().name, files, bands, _image_dirs(folder))
 
 
 def _candidates(folder: Path, split: str) -> list[Path]:
     plain = folder / f"{split}.json"
     if plain.is_file():
         return [plain]
-    places: list[Callable[[], Any]] = [
-        lambda: (folder / "annotations").glob(f"*{split}*.json"),
-        lambda: folder.glob(f"*{split}*.json"),
-    ]
-    for place in places:
-        files = sorted(file for file in place() if "image_info" not in file.name and "captions" not in file.name)
-        instances = [file for file in files if file.name.startswith(("instances", "lvis"))]
+    for place in (folder / ANNOTATIONS, folder):
+        files = sorted(file for file in place.glob(f"*{split}*.json") if not file.name.startswith(_OTHER_FILES))
         if files:
-            return instances or files
+            return [file for file in files if file.name.startswith(("instances", "lvis"))] or files
     return []
 
 
-def _from_json(path: Path, bands: BandsSection) -> DataSource:
+def _from_json(path: Path, bands: Bands) -> DataSource:
     """A training file with its sibling, or one file that serves as both splits."""
     if not path.is_file():
         raise DataError(f"data={path}: no such annotation file")
     sibling = path.with_name(path.name.replace("train", "val"))
-    if "train" in path.name and sibling.is_file():
-        return DataSource(path.stem, {"train": path, "val": sibling}, _bands(bands, None))
-    return DataSource(path.stem, {"train": path, "val": path}, _bands(bands, None))
+    val = sibling if sibling.is_file() else path
+    beside = path.absolute().parent
+    folders = _image_dirs(beside.parent) if beside.name == ANNOTATIONS else ()
+    return DataSource(path.stem, {"train": path, "val": val}, bands, folders)
 
 
-def _bands(asked: BandsSection, described: Mapping[str, Any] | None) -> Bands:
-    section = BandsSection(**described) if described and asked == BandsSection() else asked
-    return Bands(tuple(section.names), tuple(section.edges), section.by, section.source, section.low)
+def _image_dirs(folder: Path) -> tuple[Path, ...]:
+    return (folder, folder / "images")
 
 
 def _renamed(store: AnnotationStore, names: tuple[str, ...], data: str) -> AnnotationStore:

@@ -14,10 +14,12 @@ import numpy as np
 from aegl.data.categories import CategoryTable
 from aegl.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META_FILE = "meta.json"
 NO_MASK, POLYGONS, RLE = 0, 1, 2
 """Kinds of segmentation."""
+LVIS_PREFIXES = ("COCO_val2014_", "COCO_train2014_", "COCO_val2017_", "COCO_train2017_")
+"""What LVIS v0.5 puts before the names of COCO's files; those of COCO 2014 really begin so."""
 
 COLUMNS = (
     "image_ids",
@@ -137,14 +139,15 @@ class AnnotationStore:
         return slice(int(self.ann_offsets[image]), int(self.ann_offsets[image + 1]))
 
     def image_name(self, image: int) -> str:
-        """Path of an image as the file gives it, relative to the folder of the images."""
+        """Path of an image, by its ``file_name`` or ``coco_url``, relative to the folder of the images."""
         start, stop = self._columns["image_name_offsets"][image : image + 2]
         return bytes(self._columns["image_name_bytes"][start:stop]).decode()
 
     def image_candidates(self, image: int) -> list[Path]:
         """Every path that an image is looked for at, most specific first."""
         name = Path(self.image_name(image))
-        return [folder / part for folder in self.image_dirs for part in dict.fromkeys((name, Path(name.name)))]
+        parts = dict.fromkeys((name, Path(name.name), Path(without_lvis_prefix(name.name))))
+        return [folder / part for folder in self.image_dirs for part in parts]
 
     def image_path(self, image: int) -> Path:
         """Path of an image file that exists.
@@ -192,6 +195,11 @@ class AnnotationStore:
     def _ragged(self, name: str, image: int) -> np.ndarray:
         start, stop = self._columns[f"{name}_offsets"][image : image + 2]
         return np.asarray(self._columns[f"{name}_values"][start:stop])
+
+
+def without_lvis_prefix(name: str) -> str:
+    """The file name in COCO 2017 of an image that LVIS v0.5 names."""
+    return next((name.removeprefix(prefix) for prefix in LVIS_PREFIXES if name.startswith(prefix)), name)
 
 
 def _reopen(folder: Path, categories: CategoryTable) -> AnnotationStore:

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from aegl.data.bands import Bands, class_statistics
+from aegl.data.bands import Bands, bands_without_training_set, class_statistics
 from aegl.data.source import DataSource
 from aegl.data.store import AnnotationStore
+from aegl.errors import DataError
 
 _SMALL, _MEDIUM = 32.0**2, 96.0**2
 _EXTREMES = 5
 
 
 def summarize_source(source: DataSource) -> dict[str, Any]:
-    """Counts of every split: images, annotations, classes; per band; sizes; the most and least frequent classes."""
+    """Counts of every split: images, annotations, classes; per band; sizes; the most and least frequent classes.
+
+    The bands are those of the training split, for val too, where there is one.
+
+    Raises:
+        DataError: if a file is missing or broken, or the splits have different classes.
+    """
+    stores = {split: source.open(split) for split in source.files}
+    class_band = _class_band(stores, source.bands)
     return {
         "data": source.name,
         "protocol": source.protocol,
-        **{split: summarize(source.open(split), source.bands) for split in source.files},
+        **{split: summarize(store, class_band, source.bands.names) for split, store in stores.items()},
     }
 
 
-def summarize(store: AnnotationStore, bands: Bands) -> dict[str, Any]:
-    """Counts of one split; sizes in square pixels as in COCO (small below 32^2, large from 96^2)."""
-    statistics = class_statistics(store, bands)
-    counts, band = statistics.instance_counts, statistics.class_band
+def _class_band(stores: Mapping[str, AnnotationStore], bands: Bands) -> np.ndarray:
+    if "train" not in stores:
+        return bands_without_training_set(stores["val"], bands)
+    ids = {split: store.categories.ids for split, store in stores.items()}
+    if "val" in ids and not np.array_equal(ids["train"], ids["val"]):
+        raise DataError(
+            f"{stores['val'].source}: its {len(ids['val'])} category ids are not the {len(ids['train'])} of "
+            f"{stores['train'].source}: both files must list the same categories"
+        )
+    return class_statistics(stores["train"], bands).class_band
+
+
+def summarize(store: AnnotationStore, class_band: np.ndarray, band_names: Sequence[str]) -> dict[str, Any]:
+    """Counts of one split; sizes in square pixels as in COCO (small below 32^2, large from 96^2).
+
+    Args:
+        store: the split. Crowds count as annotations, but as no instances of their class.
+        class_band: ``[C]`` int64 band of each class.
+        band_names: names of the bands.
+    """
+    kept = ~np.asarray(store.ann_crowd)
+    counts = np.bincount(np.asarray(store.ann_labels)[kept], minlength=store.num_classes)
     areas = np.asarray(store.ann_areas)
     order = np.argsort(-counts, kind="stable")
     named = [f"{store.categories.names[label]} {counts[label]}" for label in order]
     return {
         "images": len(store),
-        "images_with_objects": statistics.num_images,
+        "images_with_objects": len(np.unique(store.ann_image[kept])),
         "annotations": store.num_annotations,
         "classes": store.num_classes,
         "classes_without_instances": int((counts == 0).sum()),
@@ -42,8 +70,8 @@ def summarize(store: AnnotationStore, bands: Bands) -> dict[str, Any]:
             "min": int(counts.min()) if len(counts) else 0,
         },
         "bands": {
-            name: {"classes": int((band == index).sum()), "instances": int(counts[band == index].sum())}
-            for index, name in enumerate(bands.names)
+            name: {"classes": int((class_band == index).sum()), "instances": int(counts[class_band == index].sum())}
+            for index, name in enumerate(band_names)
         },
         "sizes": {
             "small": int((areas < _SMALL).sum()),
