@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aegl import tasks
+from aegl.errors import ConfigError
 from aegl.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class Detector:
     def _trained(self, keys: dict[str, Any]) -> dict[str, Any]:
         """Overrides for a trained model, whose own configuration names model and method already."""
         overrides = self._overrides(keys)
-        if self.weights:
-            overrides.pop("model", None)
+        if overrides.get("predictions"):
+            return overrides
+        if not overrides.get("weights"):
+            raise ConfigError(
+                f"model={overrides.get('model')}: this detector is not trained; call train() first, or make it from a "
+                ".pt or .onnx file"
+            )
+        overrides.pop("model", None)
         return overrides

@@ -7,8 +7,9 @@ overrides: ``aegl val weights=best.pt`` evaluates on the model's own data at its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,38 +18,25 @@ from aegl.data.bands import bands_without_training_set, class_statistics
 from aegl.data.source import DataSource, resolve_data
 from aegl.errors import ConfigError
 from aegl.progress import Progress
+from aegl.trained import Overrides, Trained, find_weights, of_the_model, open_trained, request_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from aegl.engine.backend import Backend
     from aegl.engine.predictor import Prediction
-
-Overrides = Mapping[str, Any]
 
 PREDICT_CONF = 0.3
 """Score threshold of `predict` when none is given: fit to look at, unlike the 1e-4 that AP needs."""
-_OF_ONE_RUN = (
-    "project", "name", "exist_ok", "resume", "weights", "device", "workers", "split", "predictions", "source", "save",
-    "format", "opset", "dynamic", "parity",
-)  # fmt: skip
-"""Keys of a training run that say nothing about the model it made."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, ready to run, and the configuration that holds for it."""
-
-    weights: Path
-    backend: Backend
-    config: Config
 
 
 def train(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Train; see :func:`aegl.engine.build.train` for what comes back."""
-    from aegl.engine import build
+    from aegl.engine import build, resume
 
-    return build.train(load_config(overrides), progress)
+    config = load_config(overrides)
+    if config.resume:
+        resume.refuse_changes(resume.run_to_resume(config), overrides)
+    return build.train(config, progress)
 
 
 def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -57,19 +45,21 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     Returns:
         ``{"protocol", "split", "bands", "box": {...}, "mask": {...} or None, "run"}``, figures in [0, 1] or None.
     """
-    if overrides.get("predictions"):
+    request = request_of(overrides)
+    if request.predictions:
         return _score_file(load_config(overrides), progress)
     from aegl.data.loader import eval_loader
     from aegl.engine import runs
     from aegl.engine.distributed import join_world
     from aegl.engine.splits import evaluation_set
-    from aegl.engine.validator import validate
+    from aegl.engine.validator import require_same_classes, validate
 
-    with join_world(str(overrides.get("device", "auto"))) as world:
+    with join_world(request.device) as world:
         trained = open_trained(overrides, progress)
         config, meta = trained.config, trained.backend.meta
         source = open_source(config)
         store = source.open(config.split)
+        require_same_classes(meta, store)
         scorer = _scorer(config, source, class_band=meta.class_band, band_names=meta.band_names)
         folder = str(_new_run(config, "val")) if world.is_main else ""
         run = Path(world.broadcast_text(folder))
@@ -94,43 +84,27 @@ def predict(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     import json
 
     from aegl.engine import runs
-    from aegl.engine.runs import write_text
 
-    if not overrides.get("source"):
-        raise ConfigError("source: not given; name an image, a folder, or a pattern in quotes")
-    found: list[dict[str, Any]] = []
-    config = load_config({k: v for k, v in overrides.items() if k in ("project", "name", "exist_ok", "save")})
-    predictions = iter_predictions(overrides, progress)
+    paths = _images(overrides)
+    trained = open_trained(overrides, progress, conf=PREDICT_CONF)
+    runs.check_free(trained.config.project, trained.config.name, exist_ok=trained.config.exist_ok)
+    predictions = _predictions(trained, paths, progress)
     first = next(predictions)
-    run = _new_run(config, "predict")
-    for prediction in _chain(first, predictions):
-        if config.save:
-            _write_image(prediction, run)
+    run = _new_run(trained.config, "predict")
+    names = _file_names()
+    found: list[dict[str, Any]] = []
+    for prediction in itertools.chain([first], predictions):
+        if trained.config.save:
+            _write_image(prediction, run / names(prediction.path))
         found.append(prediction.to_dict())
-    write_text(run / runs.PREDICTIONS_FILE, json.dumps(found) + "\n")
+    runs.write_text(run / runs.PREDICTIONS_FILE, json.dumps(found) + "\n")
     return {"run": str(run), "images": found}
 
 
 def iter_predictions(overrides: Overrides, progress: Progress) -> Iterator[Prediction]:
     """Detect in the images of `source=`, one at a time."""
-    from aegl.engine.predictor import predict as run_predictor
-    from aegl.engine.sources import find_images
-
-    paths = find_images(str(overrides["source"]))
-    trained = open_trained({"conf": PREDICT_CONF, **overrides}, progress)
-    config = trained.config
-    progress.start("predict", len(paths), "image")
-    for prediction in run_predictor(
-        trained.backend,
-        paths,
-        conf=PREDICT_CONF if config.conf is None else config.conf,
-        max_det=config.max_det,
-        imgsz=config.imgsz,
-        max_size=config.max_size,
-    ):
-        progress.update(1)
-        yield prediction
-    progress.finish()
+    paths = _images(overrides)
+    yield from _predictions(open_trained(overrides, progress, conf=PREDICT_CONF), paths, progress)
 
 
 def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -139,11 +113,11 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     from aegl.engine.restore import rebuild_model
     from aegl.export.pipeline import export_and_prove
 
-    weights = find_weights(overrides, progress)
+    weights = find_weights(request_of(overrides), progress)
     if weights.suffix == ".onnx":
         raise ConfigError(f"weights={weights}: is an ONNX file already; give the .pt it was made from")
     checkpoint = load_checkpoint(weights)
-    config = load_config(overrides, base=_of_the_model(checkpoint.config))
+    config = load_config(overrides, base=of_the_model(checkpoint.config))
     model, meta = rebuild_model(
         checkpoint, conf=config.conf, iou=config.iou, max_det=config.max_det, nms_candidates=config.nms_candidates
     )
@@ -151,7 +125,7 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         model,
         replace(meta, imgsz=config.imgsz, max_size=config.max_size),
         weights.with_suffix(".onnx"),
-        config=_of_the_model(config.model_dump(mode="json")),
+        config=of_the_model(config.model_dump(mode="json")),
         opset=config.opset,
         dynamic=config.dynamic,
         parity=config.parity,
@@ -192,50 +166,31 @@ def open_source(config: Config) -> DataSource:
     return resolve_data(config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands)
 
 
-def find_weights(overrides: Overrides, progress: Progress) -> Path:
-    """`weights=`, or the newest run's ``best.pt``; says which in the latter case."""
-    from aegl.engine.runs import newest_weights
+def _images(overrides: Overrides) -> list[Path]:
+    from aegl.engine.sources import find_images
 
-    given = overrides.get("weights")
-    if given:
-        return Path(str(given))
-    weights = newest_weights(str(overrides.get("project", Config().project)))
-    progress.message(f"weights={weights} (the newest run's)")
-    return weights
+    source = request_of(overrides).source
+    if source is None:
+        raise ConfigError("source: not given; name an image, a folder, or a pattern in quotes")
+    return find_images(source)
 
 
-def open_trained(overrides: Overrides, progress: Progress) -> Trained:
-    """Open a ``.pt`` or ``.onnx`` file with the overrides laid over its own configuration.
+def _predictions(trained: Trained, paths: list[Path], progress: Progress) -> Iterator[Prediction]:
+    from aegl.engine.predictor import predict as run_predictor
 
-    Raises:
-        CheckpointError, ExportError: if the file is missing or none of aegl's.
-        ConfigError: for overrides that do not hold for it.
-    """
-    weights = find_weights(overrides, progress)
-    given = {key: value for key, value in overrides.items() if key != "weights"}
-    device = str(overrides.get("device", "auto"))
-    if weights.suffix == ".onnx":
-        from aegl.export.backend import OnnxBackend
-
-        onnx = OnnxBackend(weights, device=device)
-        config = load_config(given, base=onnx.config)
-        onnx.require(iou=config.iou, max_det=config.max_det, conf=config.conf)
-        return Trained(weights, onnx, config)
-    from aegl.engine.backend import TorchBackend
-    from aegl.engine.checkpoint import load_checkpoint
-    from aegl.engine.distributed import resolve_device
-    from aegl.engine.restore import rebuild_model
-
-    checkpoint = load_checkpoint(weights)
-    config = load_config(given, base=_of_the_model(checkpoint.config))
-    model, meta = rebuild_model(
-        checkpoint, conf=config.conf, iou=config.iou, max_det=config.max_det, nms_candidates=config.nms_candidates
-    )
-    return Trained(weights, TorchBackend(model, meta, resolve_device(device)), config)
-
-
-def _of_the_model(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _OF_ONE_RUN}
+    config = trained.config
+    progress.start("predict", len(paths), "image")
+    for prediction in run_predictor(
+        trained.backend,
+        paths,
+        conf=trained.backend.meta.conf if config.conf is None else config.conf,
+        max_det=config.max_det,
+        imgsz=config.imgsz,
+        max_size=config.max_size,
+    ):
+        progress.update(1)
+        yield prediction
+    progress.finish()
 
 
 def _new_run(config: Config, verb: str) -> Path:
@@ -259,11 +214,15 @@ def _scorer(config: Config, source: DataSource, *, class_band: Any, band_names: 
 
 
 def _score_file(config: Config, progress: Progress) -> dict[str, Any]:
+    from aegl.engine.runs import check_free
+    from aegl.metrics import DetectionTable
+
+    check_free(config.project, config.name, exist_ok=config.exist_ok)
     source = open_source(config)
     scorer = _scorer(config, source, class_band=_bands_of(config, source), band_names=source.bands.names)
+    table = DetectionTable.from_results_json(str(config.predictions), source.open(config.split))
     run = _new_run(config, "val")
-    summary = scorer.score_file(str(config.predictions), folder=run, progress=progress)
-    return {**summary, "run": str(run)}
+    return {**scorer.score(table, folder=run, progress=progress), "run": str(run)}
 
 
 def _bands_of(config: Config, source: DataSource) -> np.ndarray:
@@ -274,15 +233,22 @@ def _bands_of(config: Config, source: DataSource) -> np.ndarray:
     return bands_without_training_set(source.open(config.split), source.bands)
 
 
-def _chain(first: Prediction, rest: Iterator[Prediction]) -> Iterator[Prediction]:
-    yield first
-    yield from rest
+def _file_names() -> Callable[[Path], str]:
+    """Names of drawn images: the image's own, numbered where images of several folders or kinds share one."""
+    taken: set[str] = set()
+
+    def name_for(path: Path) -> str:
+        numbered = (f"{path.stem}-{number}.jpg" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([f"{path.stem}.jpg"], numbered) if name not in taken)
+        taken.add(name)
+        return name
+
+    return name_for
 
 
-def _write_image(prediction: Prediction, run: Path) -> None:
+def _write_image(prediction: Prediction, path: Path) -> None:
     from aegl.errors import RunError
 
-    path = run / f"{prediction.path.stem}.jpg"
     try:
         prediction.draw().save(path, quality=92)
     except OSError as error:

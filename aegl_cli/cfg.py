@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aegl.progress import Progress
 from aegl_cli.runner import run
 
 
@@ -13,7 +14,7 @@ def main(words: Sequence[str]) -> int:
     return run(words, _resolve, lambda result: str(result["text"]).rstrip())
 
 
-def _resolve(overrides: dict[str, str], progress: Any) -> dict[str, Any]:
+def _resolve(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
     from aegl.config import load_config, to_yaml
     from aegl.config.render import render_defaults
 

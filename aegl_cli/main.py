@@ -61,7 +61,7 @@ def _command(verb: str) -> click.Command:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Arguments are key=value or --key value: aegl train data=shapes_lt model=mini method=fbs_aegl. "
     "--json prints the result as one JSON object. aegl <verb> --help lists the verb's keys. "
-    "Exit codes: 0 done, 1 the run failed, 2 a wrong input, 130 interrupted.",
+    "Exit codes: 0: done; 1: the run failed; 2: a wrong input; 128 + n: stopped by signal n (130: Ctrl-C).",
 )
 @click.version_option(__version__, prog_name="aegl")
 def cli() -> None:

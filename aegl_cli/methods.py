@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aegl.progress import Progress
 from aegl_cli.render import listing, table
 from aegl_cli.runner import run
 
@@ -14,7 +15,7 @@ def main(words: Sequence[str]) -> int:
     return run(words, _methods, _render, positional="name")
 
 
-def _methods(overrides: dict[str, str], progress: Any) -> dict[str, Any]:
+def _methods(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
     from aegl.config.shipped import available, read
     from aegl.errors import ConfigError
 

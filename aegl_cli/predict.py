@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aegl.progress import Progress
 from aegl_cli.runner import run
 
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
+    return run(words, _predict, _render)
+
+
+def _predict(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
     from aegl import tasks
 
-    return run(words, tasks.predict, _render)
+    return tasks.predict(overrides, progress)
 
 
 def _render(result: dict[str, Any]) -> str:

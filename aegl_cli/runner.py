@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aegl.errors import AeglError
+from aegl.progress import Progress, SilentProgress
 from aegl_cli.keyvalue import parse
 from aegl_cli.progress import ConsoleProgress, LogToProgress
 
-Task = Callable[[dict[str, str], ConsoleProgress], dict[str, Any]]
+Task = Callable[[dict[str, str], Progress], dict[str, Any]]
 Render = Callable[[dict[str, Any]], str]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + the number of SIGINT."""
 
 
 def run(words: Sequence[str], task: Task, render: Render, *, positional: str | None = None) -> int:
     """Run a task and show what it gives.
+
+    Of several processes that run a verb together (torchrun), the main one shows progress and result; the others only
+    what went wrong with them.
 
     Args:
         words: arguments of the verb.
@@ -28,26 +37,46 @@ def run(words: Sequence[str], task: Task, render: Render, *, positional: str | N
     Returns:
         The exit code: 0, that of the error, or 130 when interrupted.
     """
-    progress = ConsoleProgress()
-    logger = logging.getLogger("aegl")
-    handler = LogToProgress(progress)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    rank = _rank()
+    console = ConsoleProgress()
     as_json = "--json" in words
     try:
         overrides, as_json = parse(words, positional=positional)
-        result = task(overrides, progress)
-        sys.stdout.write((json.dumps(result, allow_nan=False) if as_json else render(result)) + "\n")
-        sys.stdout.flush()
+        with _library_logs_to(logging.NullHandler() if rank else LogToProgress(console)):
+            result = task(overrides, SilentProgress() if rank else console)
+        if not rank:
+            _write(json.dumps(result, allow_nan=False) if as_json else render(result))
         return 0
     except AeglError as error:
-        progress.finish()
-        progress.message(f"aegl: error: {error}")
-        if as_json:
-            sys.stdout.write(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
+        console.finish()
+        console.message(f"aegl: error{f' in process {rank}' if rank else ''}: {error}")
+        if as_json and not rank:
+            _write(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code
     except KeyboardInterrupt:
-        progress.message("aegl: interrupted")
-        return 130
+        console.finish()
+        console.message("aegl: interrupted")
+        return INTERRUPTED
+
+
+def _rank() -> int:
+    """Number of this process among those that torchrun started together; 0 where it is alone."""
+    return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
+
+
+@contextlib.contextmanager
+def _library_logs_to(handler: logging.Handler) -> Iterator[None]:
+    """Also keeps standard output for the result, whatever other packages print."""
+    logger = logging.getLogger("aegl")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         logger.removeHandler(handler)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from aegl.config import Config, load_config, to_yaml
+from aegl.config import Config, to_yaml
 from aegl.data.loader import eval_loader, train_loader
 from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
@@ -22,6 +22,7 @@ from aegl.engine.ema import ModelEma
 from aegl.engine.optim import build_optimizer
 from aegl.engine.restore import start_from
 from aegl.engine.results_csv import ResultsCsv
+from aegl.engine.resume import open_run, refuse_finished, run_to_resume
 from aegl.engine.schedule import Schedule
 from aegl.engine.scorer import Scorer
 from aegl.engine.splits import Splits, evaluation_set, open_splits, training_sampler, training_set
@@ -29,7 +30,7 @@ from aegl.engine.stepper import Stepper
 from aegl.engine.trainer import Trainer, TrainPlan, Validate
 from aegl.engine.validator import validate
 from aegl.engine.weights import WeightsFolder
-from aegl.errors import CheckpointError, ConfigError
+from aegl.errors import ConfigError
 from aegl.longtail.base import ClassificationLoss
 from aegl.longtail.options import build_loss
 from aegl.metadata import ModelMeta
@@ -58,8 +59,8 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
     """Train a model; under torchrun, this process's part of it.
 
     Args:
-        config: the configuration; ``data`` is given. With ``resume`` only its ``device`` and ``workers`` count: the
-            rest is read from the run's folder.
+        config: the configuration; ``data`` is given. With ``resume`` only its ``device`` and ``workers`` count, besides
+            what names the run (see :mod:`aegl.engine.resume`): the rest is read from the run's folder.
         progress: shown by the main process.
         callbacks: told of what happens, after those that write ``results.csv`` and show progress.
 
@@ -73,10 +74,13 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
     with join_world(config.device) as world:
         run, checkpoint = None, None
         if config.resume:
-            run, config, checkpoint = _resumed_run(config)
+            run = run_to_resume(config)
+            config, checkpoint = open_run(run, config)
         else:
             runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
         parts = _prepare(config, checkpoint, world)
+        if run and checkpoint:
+            refuse_finished(run, checkpoint, parts.iterations)
         # Only now is the request known to be sound: a refused one leaves no empty run behind.
         run = run or _new_run(config, world)
         result = _trainer(config, parts, run, checkpoint, world, progress, callbacks).run()
@@ -124,22 +128,6 @@ def _new_run(config: Config, world: World) -> Path:
         runs.write_text(created / runs.ARGS_FILE, to_yaml(config))
         folder = str(created)
     return Path(world.broadcast_text(folder))
-
-
-def _resumed_run(config: Config) -> tuple[Path, Config, Checkpoint]:
-    """The run to go on with, its saved configuration and its last checkpoint."""
-    if config.weights is not None:
-        run = runs.run_of(config.weights)
-    elif config.name is not None:
-        run = Path(config.project) / config.name
-    else:
-        run = runs.newest_unfinished(config.project)
-    if not (run / runs.ARGS_FILE).is_file():
-        raise CheckpointError(f"{run}: holds no {runs.ARGS_FILE}, so there is no run to resume")
-    saved = load_config({"cfg": str(run / runs.ARGS_FILE), "device": config.device, "workers": config.workers})
-    checkpoint = load_checkpoint(run / runs.WEIGHTS_FOLDER / "last.pt")
-    LOGGER.info("resuming %s after step %d; its own configuration holds", run, checkpoint.iteration)
-    return run, saved, checkpoint
 
 
 def _prepare(config: Config, checkpoint: Checkpoint | None, world: World) -> _Parts:

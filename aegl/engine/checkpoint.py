@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import tempfile
+import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +132,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise
     except Exception as error:  # torch raises a dozen kinds, from KeyError to UnpicklingError, for damaged files
         raise CheckpointError(
-            f"{path}: not a readable PyTorch checkpoint ({_reason(error)}): the file is damaged, cut short or of "
+            f"{path}: not a readable PyTorch checkpoint ({_reason(path, error)}): the file is damaged, cut short or of "
             "another kind; use another checkpoint of the run, or copy it again"
         ) from error
     _check_kind(path, content)
@@ -167,7 +169,12 @@ def _shallow(state: TrainingState) -> dict[str, Any]:
     return {f.name: getattr(state, f.name) for f in fields(state)}
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
+    """Why torch could not read a file; its own words are about its internals."""
+    if not zipfile.is_zipfile(path):
+        return "it is not in PyTorch's format, or not to its end"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds objects that are no weights"
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aegl.errors import ConfigError
+from aegl.errors import ConfigError, RunError
 
 _TIMEOUT = timedelta(hours=3)
 """Ranks wait for each other this long: the main one may score a large split while the others stand at a barrier."""
@@ -105,6 +105,10 @@ def join_world(device: str) -> Iterator[World]:
 
     Args:
         device: the configuration key; with several processes, ``cuda`` means one GPU each.
+
+    Raises:
+        ConfigError: for a device that is not here.
+        RunError: if inside the context a collective fails, because another process has ended.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
@@ -120,6 +124,11 @@ def join_world(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), target)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # errors of gloo have no type of their own
+            reason = str(error).splitlines()[0]
+            raise RunError(f"lost the other processes of the run, one of which may say why ({reason})") from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -137,3 +146,16 @@ def average_batch_norm(model: nn.Module, world: World) -> None:
             for statistic in (module.running_mean, module.running_var):
                 if statistic is not None:
                     world.sum_(statistic).div_(world.size)
+
+
+@torch.no_grad()
+def same_everywhere(model: nn.Module, world: World) -> bool:
+    """Whether the model's weights and buffers are the same on all processes, to the bit. Collective."""
+    if world.size == 1:
+        return True
+    total = torch.zeros(1, dtype=torch.int64, device=world.device)
+    for tensor in model.state_dict().values():
+        words = tensor.contiguous().flatten().view(torch.int32 if tensor.element_size() % 4 == 0 else torch.uint8)
+        # Sums of integers do not depend on the order in which a device adds; factors tell the tensors apart.
+        total = total * 31 + words.sum(dtype=torch.int64)
+    return len({int(each) for each in world.gather(total)}) == 1

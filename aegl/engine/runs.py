@@ -24,14 +24,13 @@ def create_run(project: str | Path, name: str | None, *, verb: str, exist_ok: bo
         exist_ok: use an existing folder of that name instead of refusing.
 
     Raises:
-        ConfigError: if the named run exists and ``exist_ok`` is false.
-        RunError: if the folder cannot be made.
+        ConfigError: if the named run exists and ``exist_ok`` is false, or no folder can be made there.
     """
     project = Path(project)
     try:
         project.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"project={project}: cannot be made a folder ({error.strerror}); choose another") from error
+        raise ConfigError(f"project={project}: cannot be made a folder ({error.strerror}); choose another") from error
     if name is not None:
         check_free(project, name, exist_ok=exist_ok)
         return _make(project / name, exist_ok=True)
@@ -62,7 +61,7 @@ def newest_weights(project: str | Path) -> Path:
     return _newest(Path(project), "best.pt", "give weights=, or train a model first")
 
 
-def newest_unfinished(project: str | Path) -> Path:
+def newest_run(project: str | Path) -> Path:
     """Folder of the run under ``project`` whose ``last.pt`` was written last.
 
     Raises:
@@ -98,13 +97,14 @@ def write_text(path: Path, text: str) -> None:
 def _make(folder: Path, *, exist_ok: bool) -> Path:
     try:
         folder.mkdir(parents=exist_ok, exist_ok=exist_ok)
-        (folder / WEIGHTS_FOLDER).mkdir(exist_ok=True)
     except FileExistsError:
         if not exist_ok:
             raise
-        raise RunError(f"{folder}: exists and is no folder; choose another project= or name=") from None
+        raise ConfigError(f"{folder}: exists and is no folder; choose another project= or name=") from None
     except OSError as error:
-        raise RunError(f"{folder}: cannot make the run's folder ({error.strerror}); choose another project=") from error
+        raise ConfigError(
+            f"{folder}: cannot make the run's folder ({error.strerror}); choose another project="
+        ) from error
     return folder
 
 

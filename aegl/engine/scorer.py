@@ -56,15 +56,6 @@ class Scorer:
         self._band_names = tuple(band_names)
         self._max_det = max_det
 
-    def score_file(self, predictions: str | Path, *, folder: Path | None, progress: Progress) -> dict[str, Any]:
-        """Score a results file in COCO format without a model; see :meth:`score`.
-
-        Raises:
-            DataError: naming the record that cannot be used.
-        """
-        table = DetectionTable.from_results_json(predictions, self._store)
-        return self.score(table, folder=folder, progress=progress)
-
     def score(
         self,
         table: DetectionTable,

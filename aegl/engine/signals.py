@@ -10,8 +10,17 @@ from typing import Any, Self
 import torch
 
 from aegl.engine.distributed import World
+from aegl.errors import RunError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedError(RunError):
+    """A run that a signal stopped; the exit code is 128 + the signal's number, as of any program a signal ends."""
+
+    def __init__(self, message: str, received: signal.Signals) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + received
 
 
 class StopRequest:
@@ -21,15 +30,16 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.received: str | None = None
+        self._received: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}
 
-    def agreed(self, world: World) -> bool:
-        """Whether any process was asked to stop: a collective call, for all to stop after the same step."""
+    def agreed(self, world: World) -> signal.Signals | None:
+        """The signal that any process was sent, if any: a collective call, for all to stop after the same step."""
         if world.size == 1:
-            return self.received is not None
-        flag = torch.tensor([self.received is not None], dtype=torch.int32, device=world.device)
-        return bool(world.sum_(flag))
+            return self._received
+        number = torch.tensor([self._received or 0], dtype=torch.int32, device=world.device)
+        received = max(int(each) for each in world.gather(number))
+        return signal.Signals(received) if received else None
 
     def __enter__(self) -> Self:
         """Set the handlers."""
@@ -44,7 +54,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        self._received = signal.Signals(number)
         self._restore()
 
     def _restore(self) -> None:

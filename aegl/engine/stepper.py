@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,9 @@ from aegl.types import Batch
 Amp = Literal["none", "bf16", "fp16"]
 
 _AMP_DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_HAS_FORWARD_SYNC = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _HAS_FORWARD_SYNC else "broadcast_buffers": False}
+"""Newer versions of torch deprecate the one name, older ones do not know the other."""
 
 
 class Stepper:
@@ -125,6 +129,6 @@ def _replicate(model: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(
         model,
         device_ids=None if devices is None else list(devices),
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **_NO_BUFFER_SYNC,
     )

@@ -14,9 +14,9 @@ from torch import nn
 from aegl.engine import rng
 from aegl.engine.callbacks import Callback, LogRecord, TrainResult
 from aegl.engine.checkpoint import Checkpoint, TrainingState
-from aegl.engine.distributed import World, average_batch_norm
+from aegl.engine.distributed import World, average_batch_norm, same_everywhere
 from aegl.engine.monitor import LossMonitor
-from aegl.engine.signals import StopRequest
+from aegl.engine.signals import StoppedError, StopRequest
 from aegl.engine.stepper import Stepper
 from aegl.engine.weights import WeightsFolder
 from aegl.errors import CheckpointError, RunError
@@ -142,8 +142,8 @@ class Trainer:
         """Train to the end of the plan.
 
         Raises:
-            RunError: if the loss is not finite, a file cannot be written, or a signal asked the run to stop (then
-                ``last.pt`` holds the state of that moment).
+            RunError: if the loss is not finite or a file cannot be written.
+            StoppedError: if a signal asked the run to stop; ``last.pt`` holds the state of that moment.
         """
         self._started = self._logged_at = time.perf_counter()
         self._logged_iteration = self.iteration
@@ -169,11 +169,12 @@ class Trainer:
             if logged:
                 self._log()
             # A request must be agreed on by all processes; to ask them each step would stall a GPU.
-            if (logged or self._world.size == 1) and stop.agreed(self._world):
+            if (logged or self._world.size == 1) and (received := stop.agreed(self._world)):
                 self._save()
-                raise RunError(
-                    f"stopped by {stop.received or 'a signal'} after iteration {self.iteration} of "
-                    f"{self.plan.iterations}; {self._weights.last} is saved, continue with resume=true"
+                raise StoppedError(
+                    f"stopped by {received.name} after iteration {self.iteration} of {self.plan.iterations}; the state "
+                    f"is saved, go on with resume=true weights={self._weights.last}",
+                    received,
                 )
             if self._val_due():
                 self._evaluate()
@@ -243,6 +244,10 @@ class Trainer:
         self._log()
         for model in dict.fromkeys((self._stepper.model, self._stepper.evaluated_model())):
             average_batch_norm(model, self._world)
+            if not same_everywhere(model, self._world):
+                LOGGER.warning(
+                    "step %d: the processes no longer hold the same weights; the main one's are saved", self.iteration
+                )
         states = self._rng_of_all()
         if self._world.is_main:
             training = TrainingState(

@@ -18,6 +18,7 @@ from aegl.engine.postprocess import to_original
 from aegl.engine.runs import PREDICTIONS_FILE
 from aegl.engine.scorer import Scorer
 from aegl.errors import DataError, RunError
+from aegl.metadata import ModelMeta
 from aegl.metrics import DetectionTable, DetectionTableBuilder
 from aegl.types import Batch
 
@@ -62,11 +63,7 @@ def validate(
         DataError: if the data's categories are not the model's.
         RunError: if a file cannot be written, or images are missing from the processes' shares.
     """
-    if backend.meta.category_ids != tuple(int(v) for v in store.categories.ids):
-        raise DataError(
-            f"the model knows {backend.meta.num_classes} classes of {backend.meta.data}, the data has "
-            f"{len(store.categories.ids)} and they are not the same: evaluate on data with the model's categories"
-        )
+    require_same_classes(backend.meta, store)
     world = world or World()
     started = time.perf_counter()
     table, seen = _infer(backend, batches, store, conf, max_det, progress, world)
@@ -81,6 +78,15 @@ def validate(
         LOGGER.info("process %d waits while the main process scores", world.rank)
     world.barrier()
     return summary
+
+
+def require_same_classes(meta: ModelMeta, store: AnnotationStore) -> None:
+    """Raise :class:`DataError` if the data's categories are not the model's."""
+    if meta.category_ids != tuple(int(v) for v in store.categories.ids):
+        raise DataError(
+            f"the model knows {meta.num_classes} classes of {meta.data}, the data has {len(store.categories.ids)} and "
+            "they are not the same: evaluate on data with the model's categories"
+        )
 
 
 def _infer(

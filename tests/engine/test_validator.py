@@ -18,6 +18,7 @@ from aegl.engine.distributed import join_world
 from aegl.engine.scorer import Scorer
 from aegl.engine.validator import validate
 from aegl.errors import DataError, RunError
+from aegl.metrics import DetectionTable
 from aegl.types import Batch, Detections
 
 SIZES = [(60, 80), (40, 30), (50, 50), (64, 64), (30, 90)]
@@ -113,7 +114,9 @@ def test_ground_truth_scores_one(toy: ModuleType, tmp_path: Path, protocol: str)
     assert metrics["ground_truth_hash"] == "abc"
     assert metrics["counts"]["detections"] == 10
     assert metrics["per_class"]["mask"] == pytest.approx([1.0] * 3)
-    rescored = scorer(store, protocol).score_file(tmp_path / "predictions.json", folder=None, progress=Quiet())
+    rescored = scorer(store, protocol).score(
+        DetectionTable.from_results_json(tmp_path / "predictions.json", store), folder=None, progress=Quiet()
+    )
     assert rescored == summary
 
 
@@ -124,7 +127,9 @@ def test_boxes_only_file_has_no_mask_scores(tmp_path: Path) -> None:
         for a, box in enumerate(store.ann_boxes_xywh)
     ]
     (tmp_path / "p.json").write_text(json.dumps(records))
-    summary = scorer(store).score_file(tmp_path / "p.json", folder=tmp_path, progress=Quiet())
+    summary = scorer(store).score(
+        DetectionTable.from_results_json(tmp_path / "p.json", store), folder=tmp_path, progress=Quiet()
+    )
     assert (summary["box"]["AP"], summary["mask"]) == (pytest.approx(1.0), None)
 
 
