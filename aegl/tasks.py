@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aegl.config import Config, load_config
-from aegl.data.bands import bands_without_training_set, class_statistics
 from aegl.data.source import DataSource, resolve_data
 from aegl.errors import ConfigError
 from aegl.progress import Progress
 from aegl.trained import Overrides, Trained, find_weights, of_the_model, open_trained, request_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from aegl.engine.predictor import Prediction
 
 PREDICT_CONF = 0.3
@@ -219,18 +216,10 @@ def _score_file(config: Config, progress: Progress) -> dict[str, Any]:
 
     check_free(config.project, config.name, exist_ok=config.exist_ok)
     source = open_source(config)
-    scorer = _scorer(config, source, class_band=_bands_of(config, source), band_names=source.bands.names)
+    scorer = _scorer(config, source, class_band=source.class_band(config.split), band_names=source.bands.names)
     table = DetectionTable.from_results_json(str(config.predictions), source.open(config.split))
     run = _new_run(config, "val")
     return {**scorer.score(table, folder=run, progress=progress), "run": str(run)}
-
-
-def _bands_of(config: Config, source: DataSource) -> np.ndarray:
-    """Bands by the training split where there is one of its own, else as far as the evaluated file tells."""
-    train_file = source.files.get("train")
-    if train_file is not None and train_file != source.files.get(config.split) and train_file.is_file():
-        return class_statistics(source.open("train"), source.bands).class_band
-    return bands_without_training_set(source.open(config.split), source.bands)
 
 
 def _file_names() -> Callable[[Path], str]:

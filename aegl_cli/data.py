@@ -25,7 +25,7 @@ def main(words: Sequence[str]) -> int:
         return known[verb](overrides, progress)
 
     render = {"check": _render_check, "stats": _render_stats}.get(verb, nested)
-    return run(rest, task, render, positional="data")
+    return run(rest, task, render, positional="data", passed=lambda result: bool(result.get("ok", True)))
 
 
 def _render_check(result: dict[str, Any]) -> str:

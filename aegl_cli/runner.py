@@ -18,11 +18,20 @@ from aegl_cli.progress import ConsoleProgress, LogToProgress
 Task = Callable[[dict[str, str], Progress], dict[str, Any]]
 Render = Callable[[dict[str, Any]], str]
 
+NOT_PASSED = 1
+"""Exit code of a verb that found something wrong: data with errors, a file that does not give the model's answers."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + the number of SIGINT."""
 
 
-def run(words: Sequence[str], task: Task, render: Render, *, positional: str | None = None) -> int:
+def run(
+    words: Sequence[str],
+    task: Task,
+    render: Render,
+    *,
+    positional: str | None = None,
+    passed: Callable[[dict[str, Any]], bool] = lambda result: True,
+) -> int:
     """Run a task and show what it gives.
 
     Of several processes that run a verb together (torchrun), the main one shows progress and result; the others only
@@ -33,9 +42,10 @@ def run(words: Sequence[str], task: Task, render: Render, *, positional: str | N
         task: configuration keys and progress to a JSON-able result.
         render: the result as text.
         positional: key that a bare word stands for.
+        passed: whether a result is the one hoped for, where a verb is a test of something.
 
     Returns:
-        The exit code: 0, that of the error, or 130 when interrupted.
+        The exit code: 0, 1 for a result that did not pass, that of the error, or 130 when interrupted.
     """
     rank = _rank()
     console = ConsoleProgress()
@@ -46,7 +56,7 @@ def run(words: Sequence[str], task: Task, render: Render, *, positional: str | N
             result = task(overrides, SilentProgress() if rank else console)
         if not rank:
             _write(json.dumps(result, allow_nan=False) if as_json else render(result))
-        return 0
+        return 0 if passed(result) else NOT_PASSED
     except AeglError as error:
         console.finish()
         console.message(f"aegl: error{f' in process {rank}' if rank else ''}: {error}")

@@ -87,6 +87,9 @@ class Config(Section):
     # Long tail
     loss: LossSection = Field(LossSection(), description="Classification loss and its hyper-parameters.")
     sampler: Literal["random", "rfs"] = Field("random", description="Image sampler of training.")
+    empty_images: bool = Field(
+        False, description="Train on images without any object too; the reference recipes leave them out."
+    )
     rfs_threshold: float = Field(0.001, gt=0, le=1, description="Image share below which a class is repeated.")
     rfs_power: float = Field(0.5, gt=0, le=1, description="Repeat factor = (threshold / share) ** power.")
     rfs_rounding: Literal["stochastic", "ceil"] = Field(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from aegl.data.dataset import DetectionDataset, collate
 from aegl.data.samplers import EpochSampler, Key
@@ -38,17 +39,26 @@ class BatchLoader:
             num_workers=workers,
             collate_fn=_as_is,
             prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
             worker_init_fn=_init_worker,
             generator=torch.Generator(),  # else every pass would draw from the global one
         )
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the batches; raises what a worker met."""
-        for result in self._loader:
-            if isinstance(result, AeglError):
-                raise result
-            yield result
+        batches = iter(self._loader)
+        try:
+            for result in batches:
+                if isinstance(result, AeglError):
+                    raise result
+                yield result
+        finally:
+            self._stop_workers(batches)
+
+    def _stop_workers(self, batches: Iterator[Any]) -> None:
+        """End the workers now; otherwise some later garbage collection would wait seconds for them."""
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()
+            self._loader._iterator = None
 
     def __len__(self) -> int:
         """Number of batches; an endless loader has none (``TypeError``)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,6 +42,10 @@ class RepeatFactors:
     def uniform(cls, num_images: int) -> RepeatFactors:
         """Every image once."""
         return cls(np.ones(num_images), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+    def without(self, left_out: np.ndarray) -> RepeatFactors:
+        """The same factors, but images are left out where ``left_out`` (``[I]`` bool) is true."""
+        return replace(self, images=np.where(left_out, 0.0, self.images))
 
     def describe(self) -> dict[str, float]:
         """``factor_rarest``, ``factor_median`` of the classes that occur, ordered by image count; 1 without classes."""

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aegl.config import shipped
 from aegl.config.sections import BandsSection, ShapesSection
-from aegl.data.bands import Bands, class_statistics
+from aegl.data.bands import Bands, bands_without_training_set, class_statistics
 from aegl.data.build import build_store, cache_root, writing_cache
 from aegl.data.description import SPLITS, Description, parse_description, read_description
 from aegl.data.store import AnnotationStore
 from aegl.errors import DataError
 
-__all__ = ["DataSource", "class_statistics", "describe_shipped", "resolve_data"]
+__all__ = ["DataSource", "class_statistics", "describe_shipped", "require_same_classes", "resolve_data"]
 
 ANNOTATIONS = "annotations"
 """Folder of COCO's annotation files; their images lie beside it."""
@@ -58,6 +60,19 @@ class DataSource:
             self._opened[split] = _renamed(store, self.names, self.name) if self.names else store
         return self._opened[split]
 
+    def class_band(self, split: str) -> np.ndarray:
+        """``[C]`` int64 frequency band of each class: by the training split, or without one as far as the file tells.
+
+        Raises:
+            DataError: if a file is missing or broken, or the splits have different classes.
+        """
+        train_file = self.files.get("train")
+        # A lone file that serves as both splits may be of any split.
+        if train_file is None or train_file == self.files.get("val") or not train_file.is_file():
+            return bands_without_training_set(self.open(split), self.bands)
+        require_same_classes(self.open("train"), self.open(split))
+        return class_statistics(self.open("train"), self.bands).class_band
+
     @property
     def protocol(self) -> str:
         """``lvis`` or ``coco``: as described, else ``lvis`` where the evaluation file is federated."""
@@ -89,6 +104,16 @@ def resolve_data(data: str, *, data_dir: Path, shapes: ShapesSection, bands: Ban
     if path.suffix == ".json":
         return _from_json(path, _bands(bands))
     raise DataError(f"data={data}: neither a shipped data set nor a YAML, a folder or a JSON file that exists")
+
+
+def require_same_classes(train: AnnotationStore, other: AnnotationStore) -> None:
+    """Raise :class:`DataError` where two splits do not list the same categories."""
+    ids, other_ids = train.categories.ids, other.categories.ids
+    if not np.array_equal(ids, other_ids):
+        raise DataError(
+            f"{other.source}: its {len(other_ids)} category ids are not the {len(ids)} of {train.source}: both files "
+            "must list the same categories"
+        )
 
 
 def describe_shipped(name: str) -> dict[str, Any]:

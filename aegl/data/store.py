@@ -134,6 +134,11 @@ class AnnotationStore:
         """``[A]`` int64 row of each annotation's image."""
         return np.repeat(np.arange(len(self)), np.diff(self.ann_offsets))
 
+    def images_without_objects(self) -> np.ndarray:
+        """``[I]`` bool, true for images that hold nothing, or nothing but crowds."""
+        single = self.ann_image[~np.asarray(self.ann_crowd)]
+        return np.bincount(single, minlength=len(self)) == 0
+
     def annotations_of(self, image: int) -> slice:
         """Rows of an image's annotations."""
         return slice(int(self.ann_offsets[image]), int(self.ann_offsets[image + 1]))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from aegl.data.bands import Bands, bands_without_training_set, class_statistics
 from aegl.data.source import DataSource
 from aegl.data.store import AnnotationStore
-from aegl.errors import DataError
 
 _SMALL, _MEDIUM = 32.0**2, 96.0**2
 _EXTREMES = 5
@@ -25,24 +23,12 @@ def summarize_source(source: DataSource) -> dict[str, Any]:
         DataError: if a file is missing or broken, or the splits have different classes.
     """
     stores = {split: source.open(split) for split in source.files}
-    class_band = _class_band(stores, source.bands)
+    class_band = source.class_band("val" if "val" in stores else "train")
     return {
         "data": source.name,
         "protocol": source.protocol,
         **{split: summarize(store, class_band, source.bands.names) for split, store in stores.items()},
     }
-
-
-def _class_band(stores: Mapping[str, AnnotationStore], bands: Bands) -> np.ndarray:
-    if "train" not in stores:
-        return bands_without_training_set(stores["val"], bands)
-    ids = {split: store.categories.ids for split, store in stores.items()}
-    if "val" in ids and not np.array_equal(ids["train"], ids["val"]):
-        raise DataError(
-            f"{stores['val'].source}: its {len(ids['val'])} category ids are not the {len(ids['train'])} of "
-            f"{stores['train'].source}: both files must list the same categories"
-        )
-    return class_statistics(stores["train"], bands).class_band
 
 
 def summarize(store: AnnotationStore, class_band: np.ndarray, band_names: Sequence[str]) -> dict[str, Any]:
@@ -59,6 +45,7 @@ def summarize(store: AnnotationStore, class_band: np.ndarray, band_names: Sequen
     order = np.argsort(-counts, kind="stable")
     named = [f"{store.categories.names[label]} {counts[label]}" for label in order]
     return {
+        "file": str(store.source),
         "images": len(store),
         "images_with_objects": len(np.unique(store.ann_image[kept])),
         "annotations": store.num_annotations,

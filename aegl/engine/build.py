@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from aegl.config import Config, to_yaml
+from aegl.config import Config, complete_loss, to_yaml
 from aegl.data.loader import eval_loader, train_loader
 from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
@@ -125,7 +125,7 @@ def _new_run(config: Config, world: World) -> Path:
     folder = ""
     if world.is_main:
         created = runs.create_run(config.project, config.name, verb="train", exist_ok=config.exist_ok)
-        runs.write_text(created / runs.ARGS_FILE, to_yaml(config))
+        runs.write_text(created / runs.ARGS_FILE, to_yaml(complete_loss(config)))
         folder = str(created)
     return Path(world.broadcast_text(folder))
 

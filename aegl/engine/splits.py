@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from aegl.config import Config
 from aegl.data.dataset import DetectionDataset
 from aegl.data.preprocess import Preprocess
 from aegl.data.samplers import EpochSampler, RepeatFactors, repeat_factors
-from aegl.data.source import class_statistics, resolve_data
+from aegl.data.source import class_statistics, require_same_classes, resolve_data
 from aegl.data.transforms import TrainTransform
 from aegl.engine.distributed import World
 from aegl.errors import ConfigError, DataError
@@ -64,11 +62,7 @@ def open_splits(config: Config, world: World) -> Splits:
     train, val = source.open("train"), source.open("val")
     if world.is_main:
         world.barrier()
-    if not np.array_equal(train.categories.ids, val.categories.ids):
-        raise DataError(
-            f"data={config.data}: train has {len(train.categories.ids)} category ids, val {len(val.categories.ids)}, "
-            "and they are not the same: both files must list the same categories"
-        )
+    require_same_classes(train, val)
     protocol = source.protocol if config.protocol == "auto" else config.protocol
     return Splits(source.name, protocol, train, val, class_statistics(train, source.bands))
 
@@ -78,6 +72,7 @@ def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampl
 
     Raises:
         ConfigError: if the batch cannot be divided among processes and accumulated passes.
+        DataError: if there is nothing to learn from.
     """
     passes = world.size * config.accumulate
     if config.batch % passes:
@@ -90,6 +85,12 @@ def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampl
         factors = repeat_factors(splits.train, count, config.rfs_threshold, config.rfs_power)
     else:
         factors = RepeatFactors.uniform(len(splits.train.image_ids))
+    empty = splits.train.images_without_objects()
+    if empty.all():
+        raise DataError(f"{splits.train.source}: no image has an object to learn from")
+    if not config.empty_images and empty.any():
+        LOGGER.info("%d images without objects are left out; empty_images=true trains on them too", empty.sum())
+        factors = factors.without(empty)
     return EpochSampler(
         factors,
         config.batch // passes,

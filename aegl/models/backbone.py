@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from aegl.errors import CheckpointError, ConfigError
 from aegl.models.weights import load_backbone_file
 
+LOGGER = logging.getLogger("aegl")
+
 NormMode = Literal["frozen", "eval", "batch"]
 STRIDES = (4, 8, 16, 32)
+_FOR_ANY_SIZE = {"strict_img_size": False, "always_partition": True}
+"""Makes timm's Swin take images of any size; shifted windows stay even where the last stage was built as one window."""
+_ODD_SIZE = (64, 96)
+"""No model is built for images of this size."""
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -31,7 +39,8 @@ class TimmBackbone(nn.Module):
         first_level: finest level given out: 2 for stride 4, 3 for stride 8, 4 for stride 16.
 
     Raises:
-        ConfigError: for an unknown model or one without pyramid features.
+        ConfigError: for an unknown model, one without pyramid features, one for images of one size, or one whose stages
+            cannot be frozen.
         CheckpointError: if weights cannot be had or do not fit.
     """
 
@@ -61,7 +70,13 @@ class TimmBackbone(nn.Module):
         """Whether an exported graph may take images of any size; window attention fixes it."""
         self._channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         self._norm = norm
-        self._frozen = _frozen_modules(self.body, frozen_stages)
+        try:
+            self._frozen = _frozen_modules(self.body, frozen_stages)
+        except ValueError as error:
+            raise ConfigError(
+                f"backbone.frozen_stages={frozen_stages}: {name} does not show its stages; give "
+                "backbone.frozen_stages=-1, which freezes nothing"
+            ) from error
         self._freeze()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -107,11 +122,13 @@ def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> 
     keys: dict[str, Any] = {"out_indices": tuple(probe.feature_info.out_indices[i] for i in wanted)}
     if drop_path:
         keys["drop_path_rate"] = drop_path
-    if _is_windowed(probe):
-        # Any size at run time: shifted windows stay even where the last stage was built as one window.
-        keys.update(strict_img_size=False, always_partition=True)
+    any_size = _takes_any_size(probe)
     try:
-        return _features(name, pretrained=pretrained, **keys)
+        body = _features(name, pretrained=pretrained, **keys, **({} if any_size else _FOR_ANY_SIZE))
+    except TypeError as error:
+        if not any_size:
+            raise _fixed_size(name) from error
+        raise ConfigError(f"backbone.drop_path={drop_path}: {name} has none; give backbone.drop_path=0") from error
     except (OSError, RuntimeError, ValueError) as error:
         if not pretrained:
             raise
@@ -119,14 +136,32 @@ def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> 
             f"backbone.name={name}: its pretrained weights cannot be had ({_first_line(error)}). Give a local file "
             "with backbone_weights=<file>, or start from random weights with pretrained=false"
         ) from error
+    if not any_size and not _takes_any_size(body):
+        raise _fixed_size(name)
+    return body
 
 
 def _features(name: str, *, pretrained: bool, **keys: Any) -> Any:
     return timm.create_model(name, features_only=True, pretrained=pretrained, **keys)
 
 
+def _fixed_size(name: str) -> ConfigError:
+    return ConfigError(
+        f"backbone.name={name}: takes images of one size only, a detector needs all; choose another backbone"
+    )
+
+
+@torch.no_grad()
+def _takes_any_size(body: nn.Module) -> bool:
+    try:
+        body.eval()(torch.zeros(1, 3, *_ODD_SIZE))
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return True
+
+
 def _is_windowed(body: nn.Module) -> bool:
-    return any("WindowAttention" in type(module).__name__ for module in body.modules())
+    return any("Window" in type(module).__name__ for module in body.modules())
 
 
 def _frozen_modules(body: nn.Module, frozen_stages: int) -> list[nn.Module]:

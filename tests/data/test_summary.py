@@ -26,6 +26,7 @@ def test_every_figure(content: Content, write: Write) -> None:
     content["annotations"][0] |= {"area": 32**2}
     summary = summarize_source(source_of(write(content, "train.json").parent))
     assert summary.pop("data").startswith("test_every_figure") and summary.pop("protocol") == "lvis"
+    assert Path(summary["train"].pop("file")).name == "train.json"
     assert summary == {
         "train": {
             "images": 3,
