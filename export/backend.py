@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from aegl.errors import ExportError
+from aegl.errors import CheckpointError, ExportError, RunError
 from aegl.export.onnx_graph import META_KEY, OUTPUTS
-from aegl.export.session import open_session
+from aegl.export.session import first_line, open_session
 from aegl.metadata import ModelMeta
 from aegl.types import Detections
 
@@ -33,23 +33,45 @@ class OnnxBackend:
         stored = self._session.get_modelmeta().custom_metadata_map.get(META_KEY)
         if stored is None:
             raise ExportError(f"{path}: an ONNX file, but not one written by `aegl export`: it lacks the metadata")
-        content = json.loads(stored)
-        self.meta = ModelMeta.from_dict(content["meta"])
-        self.config: dict[str, Any] = content["config"]
-        self.canvas: tuple[int, int] | None = tuple(content["canvas"]) if content["canvas"] else None
+        try:
+            content = json.loads(stored)
+            self.meta = ModelMeta.from_dict(content["meta"])
+            self.config: dict[str, Any] = content["config"]
+            self.canvas: tuple[int, int] | None = tuple(content["canvas"]) if content["canvas"] else None
+        except (CheckpointError, ValueError, KeyError, TypeError) as error:
+            raise ExportError(
+                f"{path}: its metadata is not what this version of aegl writes ({error}); export the model anew"
+            ) from error
 
     def __call__(self, images: np.ndarray) -> Detections:
-        """Detect in ``[B, 3, H, W]`` images; see :class:`aegl.engine.backend.Backend`."""
-        outputs = self._session.run(list(OUTPUTS), {"images": self._on_canvas(images).astype(np.float32)})
+        """Detect in ``[B, 3, H, W]`` images; see :class:`aegl.engine.backend.Backend`.
+
+        Raises:
+            ExportError: for images that do not fit a file of fixed size.
+            RunError: if ONNX Runtime fails, for want of memory for instance.
+        """
+        inputs = self._on_canvas(images).astype(np.float32)
+        try:
+            outputs = self._session.run(list(OUTPUTS), {"images": inputs})
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base but this
+            raise RunError(
+                f"{self._path}: ONNX Runtime failed on images of shape {list(inputs.shape)} ({first_line(error)})"
+            ) from error
         return Detections(*(torch.from_numpy(np.ascontiguousarray(output)) for output in outputs))
 
-    def require(self, *, conf: float | None, iou: float, max_det: int) -> None:
+    def require(self, *, conf: float | None, iou: float, max_det: int, nms_candidates: int) -> None:
         """Refuse settings that the graph, in which they are fixed, cannot follow.
 
         Raises:
-            ExportError: for another IoU, more detections, or a lower score threshold than it was exported with.
+            ExportError: for another IoU, another number of candidates, more detections, or a lower score threshold than
+                it was exported with.
         """
         meta = self.meta
+        candidates = self.config["nms_candidates"]
+        if nms_candidates != candidates:
+            raise ExportError(
+                f"nms_candidates={nms_candidates}: {self._path} was exported with {candidates}; export it anew"
+            )
         if iou != meta.iou:
             raise ExportError(
                 f"iou={iou}: {self._path} was exported with iou={meta.iou}; export it anew with iou={iou}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,8 @@ OUTPUTS = ("boxes", "scores", "labels", "masks", "num_detections", "complete")
 META_KEY = "aegl"
 """Metadata entry that holds the model's metadata, its configuration and the canvas as JSON."""
 _EXAMPLE_BATCH = 2
+_MAX_BYTES = 2**31 - 2**24
+"""What a protobuf holds, less room for the graph itself."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def export_onnx(
         dynamic: free height and width; false fixes them at ``meta.imgsz`` by ``meta.max_size``, padded to the stride.
 
     Raises:
-        ExportError: if the backbone cannot take images of any size, or the graph cannot be written.
+        ExportError: if the backbone cannot take images of any size, or the graph cannot be written as ONNX.
         RunError: if the file cannot be written.
     """
     if dynamic and not model.backbone.dynamic_size:
@@ -86,14 +87,18 @@ def export_onnx(
             "imgsz= and max_size= for the size to fix"
         )
     version = choose_opset(opset)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if size > _MAX_BYTES:
+        raise ExportError(f"the weights take {size / 1e9:.1f} GB, an ONNX file holds 2 GB; use a smaller backbone")
     canvas = None if dynamic else (_padded(meta.imgsz, meta.stride), _padded(meta.max_size, meta.stride))
     program = _trace(model.eval(), meta, canvas, version)
     proto = program.model_proto
+    _forget_origin(proto)
     content = {"meta": meta.to_dict(), "config": dict(config), "canvas": canvas}
     onnx.helper.set_model_props(proto, {META_KEY: json.dumps(content), **_readable(meta)})
     try:
-        onnx.checker.check_model(proto)
-    except onnx.checker.ValidationError as error:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path}: the exported graph is not valid ONNX ({error})") from error
     _write(proto, path)
     return Exported(path, version, canvas)
@@ -120,21 +125,31 @@ def _trace(model: MaskRCNN, meta: ModelMeta, canvas: tuple[int, int] | None, ops
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ExportError(f"the graph cannot be written as ONNX: {error}") from error
+        # The exporter's own text is a screenful of advice to its developers; the cause stands behind it.
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
+        hint = "" if canvas else "; dynamic=false, which fixes the image size, may help"
+        raise ExportError(f"the graph cannot be written as ONNX ({reason}){hint}") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """The exporter talks to standard output, to loggers and in warnings; none of it is for the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _quiet() -> Iterator[None]:
+    """The exporter talks to both standard streams and in warnings; none of it is for the user."""
+    nowhere = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _forget_origin(proto: Any) -> None:
+    """Drop the exporter's notes: a quarter of a small file, and paths of this machine in every node."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
 
 
 def _readable(meta: ModelMeta) -> dict[str, str]:
@@ -160,5 +175,6 @@ def _write(proto: Any, path: Path) -> None:
         temporary.write_bytes(cast(bytes, proto.SerializeToString()))
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ import onnx
 import torch
 from onnxscript import opset18 as op
 
-import aegl.models.ops  # noqa: F401  (registers the operators)
+from aegl.models.ops import NMS_STEP
 
-_GRID = 32
-"""Columns of the grid on which groups are laid out."""
+_GRID = 36
+"""Columns of the grid on which groups are laid out: the classes of LVIS fill a square."""
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -88,12 +88,19 @@ def roi_align_levels_onnx(
 
 
 def _apart(boxes: Any, groups: Any) -> Any:
-    """Boxes of different groups on different cells of a grid: in a row, float32 would round far-off boxes visibly."""
-    reach = op.Add(op.ReduceMax(boxes, keepdims=0), _constant(np.float32(1)))
-    column = op.Mod(groups, _int(_GRID))
-    row = op.Div(groups, _int(_GRID))
+    """Boxes rounded to ``NMS_STEP`` and those of different groups on different cells of a grid around the origin.
+
+    In float32 the move is exact while coordinates stay below ``2**24 * NMS_STEP``, that is for the classes of LVIS on
+    images of up to 1800 pixels. In a row instead of a grid, they would be far beyond.
+    """
+    steps = _constant(np.float32(1 / NMS_STEP))
+    rounded = op.Div(op.Round(op.Mul(boxes, steps)), steps)
+    reach = op.Add(op.Ceil(op.ReduceMax(boxes, keepdims=0)), _constant(np.float32(1)))
+    middle = _int(_GRID // 2)
+    column = op.Sub(op.Mod(groups, _int(_GRID)), middle)
+    row = op.Sub(op.Div(groups, _int(_GRID)), middle)
     cell = op.Concat(*(op.Unsqueeze(part, _ints(2)) for part in (column, row, column, row)), axis=2)
-    return op.Add(boxes, op.Mul(op.Cast(cell, to=onnx.TensorProto.FLOAT), reach))
+    return op.Add(rounded, op.Mul(op.Cast(cell, to=onnx.TensorProto.FLOAT), reach))
 
 
 def _constant(values: Any) -> Any:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, roi_align
 
+NMS_STEP = 1 / 512
+"""Overlaps are judged on boxes rounded to this, pixels: coarse enough for an exported graph, which computes in float32,
+to move the boxes of 1203 classes apart without rounding them any further, and so to keep the same boxes."""
 SAMPLING_RATIO = 0
 """Sampling points per RoIAlign bin: 0 adapts to the region's size, as the reference recipes do."""
 
@@ -21,26 +24,29 @@ def nms_padded(
     """Greedy non-maximum suppression of a batch, within each group of each image.
 
     Args:
-        boxes: ``[B, N, 4]`` float32 ``x1 y1 x2 y2``.
+        boxes: ``[B, N, 4]`` float32 ``x1 y1 x2 y2``, pixels, not negative.
         scores: ``[B, N]`` float32 in [0, 1]; a negative score marks padding, which is never kept.
         groups: ``[B, N]`` int64; boxes of different groups never suppress each other.
         iou_threshold: overlap above which the lower-scoring box is dropped.
         max_out: boxes kept per image over all groups, ``M``.
 
     Returns:
-        ``[B, M]`` int64 indices into N by falling score (0 where nothing is kept), and ``[B, M]`` bool, true where a
-        box is kept.
+        ``[B, M]`` int64 indices into N by falling score, the first of equal ones first (0 where nothing is kept), and
+        ``[B, M]`` bool, true where a box is kept.
     """
     images = scores.shape[0]
     indices = torch.zeros(images, max_out, dtype=torch.int64, device=boxes.device)
     valid = torch.zeros(images, max_out, dtype=torch.bool, device=boxes.device)
     # Groups are kept apart by shifting their boxes; with 1203 of them only float64 leaves the boxes as they were.
-    boxes, scores = boxes.double(), scores.double()
+    boxes = (boxes.double() / NMS_STEP).round() * NMS_STEP
     # Image by image: suppression costs the square of the number of boxes.
     for image in range(images):
-        real = (scores[image] >= 0).nonzero().squeeze(1)
-        kept = batched_nms(boxes[image][real], scores[image][real], groups[image][real], iou_threshold)[:max_out]
-        indices[image, : len(kept)] = real[kept]
+        order = scores[image].argsort(descending=True, stable=True)
+        real = order[scores[image][order] >= 0]
+        kept = batched_nms(boxes[image][real], scores[image][real].double(), groups[image][real], iou_threshold)
+        # By rank, as batched_nms() does not say in which order it gives equal scores.
+        kept = real[kept.sort().values[:max_out]]
+        indices[image, : len(kept)] = kept
         valid[image, : len(kept)] = True
     return indices, valid
 

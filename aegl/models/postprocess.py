@@ -69,7 +69,9 @@ def select(
     counts = (scores > options.conf) & valid[..., None]
     flat = torch.where(counts, scores, PAD_SCORE).flatten(1)
     number = min(options.nms_candidates, regions * classes)
-    candidate_scores, candidate = flat.topk(number, dim=1)
+    # topk() gives equal scores in any order; NMS keeps the first of them.
+    candidate = flat.topk(number, dim=1).indices.sort(dim=1).values
+    candidate_scores = flat.gather(1, candidate)
     region = torch.div(candidate, classes, rounding_mode="floor")
     label = candidate - region * classes
 

@@ -96,10 +96,11 @@ class RegionProposals(nn.Module):
         post_nms = options.post_nms_train if self.training else options.post_nms_test
         boxes, scores, groups = [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
-            score = logit.float().sigmoid()
             # A constant number per level, whatever the image's size: small levels are filled up.
-            score, index = F.pad(score, (0, pre_nms), value=PAD_SCORE).topk(pre_nms, dim=1)
-            index = index.clamp(max=anchor.shape[0] - 1)
+            score = F.pad(_rank_score(logit), (0, pre_nms), value=PAD_SCORE)
+            # topk() gives equal scores in any order; NMS keeps the first of them.
+            index = score.topk(pre_nms, dim=1).indices.sort(dim=1).values
+            score, index = score.gather(1, index), index.clamp(max=anchor.shape[0] - 1)
             delta = delta.gather(1, index[..., None].expand(-1, -1, 4))
             box = clip(self.coder.decode(anchor[index], delta), *image_size)
             boxes.append(box)
@@ -137,3 +138,12 @@ class RegionProposals(nn.Module):
         )
         positives, negatives = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
         return positives, negatives, matched[positives]
+
+
+def _rank_score(logits: Tensor) -> Tensor:
+    """Objectness logits to float32 in [0, 1], in the same order.
+
+    Not a sigmoid, which would make the surest proposals of a well-trained network all equal.
+    """
+    logits = logits.float()
+    return 0.5 + 0.5 * logits / (1 + logits.abs())

@@ -96,6 +96,19 @@ def test_export_writes_a_proven_file_beside_the_weights_with_the_same_ap(
     assert max(figures(torch_)) > 0  # else equality would say little
 
 
+@pytest.mark.slow
+def test_val_by_an_onnx_file_follows_a_higher_threshold_and_fewer_detections(
+    aegl: Any, exported: Path, tmp_path: Path
+) -> None:
+    words = ("val", f"weights={exported}", f"project={tmp_path}", "--json")
+    every = json.loads(Path(summary(aegl(*words))["run"], "predictions.json").read_text())
+    middle = sorted(detection["score"] for detection in every)[len(every) // 2]
+    surer = json.loads(Path(summary(aegl(*words, f"conf={middle}"))["run"], "predictions.json").read_text())
+    assert len(surer) == sum(detection["score"] >= middle for detection in every)
+    best_only = json.loads(Path(summary(aegl(*words, "max_det=1"))["run"], "predictions.json").read_text())
+    assert len(best_only) == len({detection["image_id"] for detection in every})
+
+
 @pytest.mark.parametrize("kind", ["image", "folder", "glob"])
 def test_predict_draws_and_lists_what_it_found(
     aegl: Any, best: Path, val_images: list[Path], tmp_path: Path, kind: str

@@ -20,6 +20,7 @@ from aegl.models.ops import nms_padded, roi_align_levels
 from aegl.models.postprocess import PostprocessOptions, select
 from aegl.models.roi_pool import RegionPool
 from aegl.models.roi_sampler import SampledRegions
+from aegl.models.rpn import _rank_score
 
 
 def boxes_from(seed: int, *shape: int, side: float = 100) -> Tensor:
@@ -51,6 +52,21 @@ def test_anchors_of_a_level() -> None:
     assert float((wide[3] - wide[1]) / (wide[2] - wide[0])) == pytest.approx(0.5)
     centre = (anchors[0][2 * 4][:2] + anchors[0][2 * 4][2:]) / 2
     assert centre.tolist() == [4.0, 4.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=20))
+def test_proposals_are_ranked_as_their_logits(values: list[float]) -> None:
+    logits = torch.tensor(values)
+    ranks = _rank_score(logits)
+    assert ((ranks >= 0) & (ranks <= 1)).all()
+    order = logits.argsort()
+    assert (ranks[order].diff() >= 0).all()
+
+
+def test_sure_proposals_are_told_apart() -> None:
+    logits = torch.linspace(12, 30, 1000)
+    assert len(_rank_score(logits).unique()) == 1000
 
 
 def test_matching_by_hand() -> None:
