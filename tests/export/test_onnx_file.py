@@ -84,7 +84,7 @@ def test_metadata_for_people_and_other_tools(plain: Any) -> None:
 
 def test_the_file_gives_back_what_it_was_written_with(case: Any) -> None:
     assert case.onnx.meta == case.meta
-    assert case.onnx.config == {"imgsz": 64}
+    assert case.onnx.config == {"imgsz": 64, "nms_candidates": case.model.postprocess.nms_candidates}
     assert case.onnx.canvas == case.result["canvas"]
 
 
