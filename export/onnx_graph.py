@@ -107,7 +107,8 @@ def export_onnx(
 def _trace(model: MaskRCNN, meta: ModelMeta, canvas: tuple[int, int] | None, opset: int) -> Any:
     height, width = canvas or (4 * meta.stride, 5 * meta.stride)
     example = torch.zeros(_EXAMPLE_BATCH, 3, height, width)
-    shape: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=4096)}
+    # From 2, as older exporters find a guard against 1 in some backbones; the graph has none, and parity runs batch 1.
+    shape: dict[int, Any] = {0: torch.export.Dim("batch", min=2, max=4096)}
     if canvas is None:
         shape[2] = meta.stride * torch.export.Dim("rows", min=1, max=256)
         shape[3] = meta.stride * torch.export.Dim("columns", min=1, max=256)
