@@ -14,13 +14,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aegl.config import Config, load_config
-from aegl.data.source import DataSource, resolve_data
-from aegl.errors import ConfigError
+from aegl.data_tasks import (
+    data_check,
+    data_coco_lt,
+    data_convert,
+    data_download,
+    data_split,
+    data_stats,
+    open_source,
+)
+from aegl.errors import ConfigError, DataError
 from aegl.progress import Progress
 from aegl.trained import Overrides, Trained, find_weights, of_the_model, open_trained, request_of
 
 if TYPE_CHECKING:
+    from aegl.data.source import DataSource
     from aegl.engine.predictor import Prediction
+    from aegl.engine.scorer import Scorer
+    from aegl.longtail.statistics import ClassStatistics
+
+__all__ = [
+    "data_check",
+    "data_coco_lt",
+    "data_convert",
+    "data_download",
+    "data_split",
+    "data_stats",
+    "export",
+    "iter_predictions",
+    "open_source",
+    "predict",
+    "train",
+    "val",
+]
 
 PREDICT_CONF = 0.3
 """Score threshold of `predict` when none is given: fit to look at, unlike the 1e-4 that AP needs."""
@@ -40,13 +66,13 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Evaluate a model, or score the results file of `predictions=`.
 
     Returns:
-        ``{"protocol", "split", "bands", "box": {...}, "mask": {...} or None, "run"}``, figures in [0, 1] or None.
+        The object of :func:`aegl.metrics.summary_json`, ``run`` and the files in it: ``metrics``, ``per_class`` and
+        ``pr_curves``; and ``weights`` where a model was evaluated.
     """
     request = request_of(overrides)
     if request.predictions:
         return _score_file(load_config(overrides), progress)
     from aegl.data.loader import eval_loader
-    from aegl.engine import runs
     from aegl.engine.distributed import join_world
     from aegl.engine.splits import evaluation_set
     from aegl.engine.validator import require_same_classes, validate
@@ -54,10 +80,13 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     with join_world(request.device) as world:
         trained = open_trained(overrides, progress)
         config, meta = trained.config, trained.backend.meta
-        source = open_source(config)
+        source = open_source(config, progress)
         store = source.open(config.split)
         require_same_classes(meta, store)
-        scorer = _scorer(config, source, class_band=meta.class_band, band_names=meta.band_names)
+        statistics = _training_statistics(source, config.split, progress) if world.is_main else None
+        scorer = _scorer(config, source, statistics, class_band=meta.class_band, band_names=meta.band_names)
+        if world.is_main:
+            _warn_of_limit_per_image(config, scorer.protocol, progress)
         folder = str(_new_run(config, "val")) if world.is_main else ""
         run = Path(world.broadcast_text(folder))
         dataset = evaluation_set(store, replace(meta, imgsz=config.imgsz, max_size=config.max_size))
@@ -73,7 +102,7 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
             progress=progress,
             world=world,
         )
-    return {**summary, "weights": str(trained.weights), "run": str(run), "metrics": str(run / runs.METRICS_FILE)}
+    return {**summary, "weights": str(trained.weights), **_files_of_scoring(run)}
 
 
 def predict(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -130,39 +159,6 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     )
 
 
-def data_check(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Look for everything that is wrong with a data set's files."""
-    from aegl.data.check import check_source
-
-    return check_source(open_source(load_config(overrides)), progress=progress)
-
-
-def data_stats(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Counts of a data set, by split and frequency band."""
-    from aegl.data.summary import summarize_source
-
-    return summarize_source(open_source(load_config(overrides)))
-
-
-def data_download(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Fetch a shipped data set from its official addresses."""
-    from aegl.data.download import download
-    from aegl.data.source import describe_shipped
-
-    config = load_config(overrides)
-    if config.data is None:
-        raise ConfigError("data: not given; name a shipped data set, e.g. data=lvis_v1")
-    files = download(config.data, describe_shipped(config.data), Path(config.data_dir), progress)
-    return {"data": config.data, "files": [str(file) for file in files]}
-
-
-def open_source(config: Config) -> DataSource:
-    """The data set that ``config.data`` names. Raises :class:`ConfigError` when it names none."""
-    if config.data is None:
-        raise ConfigError("data: not given; name a data set (data=shapes_lt, data=lvis_v1) or your own file or folder")
-    return resolve_data(config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands)
-
-
 def _images(overrides: Overrides) -> list[Path]:
     from aegl.engine.sources import find_images
 
@@ -196,8 +192,20 @@ def _new_run(config: Config, verb: str) -> Path:
     return create_run(config.project, config.name, verb=verb, exist_ok=config.exist_ok)
 
 
-def _scorer(config: Config, source: DataSource, *, class_band: Any, band_names: Any) -> Any:
-    from aegl.engine.scorer import Scorer
+def _training_statistics(source: DataSource, split: str, progress: Progress) -> ClassStatistics | None:
+    """For the table of classes; evaluating a model does not fail for want of them."""
+    try:
+        return source.training_statistics(split)
+    except DataError as error:
+        progress.message(f"figures per class go without training counts: {error}")
+        return None
+
+
+def _scorer(
+    config: Config, source: DataSource, statistics: ClassStatistics | None, *, class_band: Any, band_names: Any
+) -> Scorer:
+    from aegl.engine.scorer import Extras, Scorer
+    from aegl.metrics import PROTOCOLS
 
     protocol = source.protocol if config.protocol == "auto" else config.protocol
     return Scorer(
@@ -206,20 +214,41 @@ def _scorer(config: Config, source: DataSource, *, class_band: Any, band_names: 
         split=config.split,
         class_band=class_band,
         band_names=band_names,
-        max_det=config.max_det if protocol == "lvis" else None,
+        max_det=config.max_det if PROTOCOLS[protocol].per == "image" else None,
+        statistics=statistics,
+        extras=Extras(config.boundary, config.scorer == "official", config.confusions),
     )
 
 
+def _warn_of_limit_per_image(config: Config, protocol: str, progress: Progress) -> None:
+    from aegl.metrics import PROTOCOLS
+
+    rules = PROTOCOLS[protocol]
+    if rules.per == "class":
+        progress.message(
+            f"protocol={protocol} counts {rules.max_det} detections per class and has no limit per image, but the "
+            f"model keeps max_det={config.max_det} per image: raise max_det and nms_candidates to lose nothing"
+        )
+
+
 def _score_file(config: Config, progress: Progress) -> dict[str, Any]:
+    from aegl.engine.detections import read_detections
     from aegl.engine.runs import check_free
-    from aegl.metrics import DetectionTable
 
     check_free(config.project, config.name, exist_ok=config.exist_ok)
-    source = open_source(config)
-    scorer = _scorer(config, source, class_band=source.class_band(config.split), band_names=source.bands.names)
-    table = DetectionTable.from_results_json(str(config.predictions), source.open(config.split))
+    source = open_source(config, progress)
+    class_band, statistics = source.class_band(config.split), source.training_statistics(config.split)
+    scorer = _scorer(config, source, statistics, class_band=class_band, band_names=source.bands.names)
+    table = read_detections(Path(str(config.predictions)), source.open(config.split), progress)
     run = _new_run(config, "val")
-    return {**scorer.score(table, folder=run, progress=progress), "run": str(run)}
+    return {**scorer.score(table, folder=run, progress=progress), **_files_of_scoring(run)}
+
+
+def _files_of_scoring(run: Path) -> dict[str, str]:
+    from aegl.engine import runs
+
+    files = {"metrics": runs.METRICS_FILE, "per_class": runs.PER_CLASS_FILE, "pr_curves": runs.CURVES_FILE}
+    return {"run": str(run), **{key: str(run / file) for key, file in files.items()}}
 
 
 def _file_names() -> Callable[[Path], str]:

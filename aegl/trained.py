@@ -19,7 +19,8 @@ Overrides = Mapping[str, Any]
 
 _OF_ONE_RUN = (
     "project", "name", "exist_ok", "resume", "weights", "device", "workers", "split", "predictions", "source", "save",
-    "format", "opset", "dynamic", "parity",
+    "format", "opset", "dynamic", "parity", "to", "read_as", "output", "fraction", "images", "scorer", "boundary",
+    "confusions",
 )  # fmt: skip
 """Keys of a training run that say nothing about the model it made."""
 

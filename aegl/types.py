@@ -36,6 +36,8 @@ class Targets(_MovesToDevice):
     """``[B, G, M, M]`` uint8 in {0, 1}: each object's mask rasterised over its own box, not over the image."""
     num_objects: Tensor
     """``[B]`` int64."""
+    verified: Tensor | None = None
+    """``[B, C]`` bool, true for classes of which the image holds no more than is annotated; None: all of them are."""
 
 
 @dataclass

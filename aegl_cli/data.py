@@ -1,4 +1,4 @@
-"""`aegl data check|stats|download`."""
+"""`aegl data check|stats|download|convert|split|coco_lt`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aegl.progress import Progress
-from aegl_cli.render import listing, nested
+from aegl_cli.render import listing, nested, table
 from aegl_cli.runner import run
 
 
@@ -16,11 +16,19 @@ def main(words: Sequence[str]) -> int:
 
     def task(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
         from aegl import tasks
+        from aegl.config.hints import did_you_mean
         from aegl.errors import ConfigError
 
-        known = {"check": tasks.data_check, "stats": tasks.data_stats, "download": tasks.data_download}
+        known = {
+            "check": tasks.data_check,
+            "stats": tasks.data_stats,
+            "download": tasks.data_download,
+            "convert": tasks.data_convert,
+            "split": tasks.data_split,
+            "coco_lt": tasks.data_coco_lt,
+        }
         if verb not in known:
-            mistake = f"data {verb}: unknown" if verb else "data: no verb given"
+            mistake = f"data {verb}: unknown{did_you_mean(verb, known)}" if verb else "data: no verb given"
             raise ConfigError(f"{mistake}; say aegl data {'|'.join(known)} data=<name, YAML, folder or JSON>")
         return known[verb](overrides, progress)
 
@@ -40,7 +48,24 @@ def _render_check(result: dict[str, Any]) -> str:
         hidden = report["num_problems"] - len(report["problems"])
         number = report["num_problems"]
         lines.append(f"  {number} problem{'' if number == 1 else 's'}" + (f", {hidden} not shown" if hidden else ""))
+    if "sampling" in result:
+        lines += ["", _render_sampling(result["sampling"])]
     return "\n".join(lines)
+
+
+def _render_sampling(plan: dict[str, Any]) -> str:
+    left_out = f", {plan['images_left_out']} without objects left out" if plan["images_left_out"] else ""
+    head = f"sampler={plan['sampler']}: {plan['images_per_epoch']:.0f} of {plan['images']} images an epoch{left_out}"
+    rows = [["band", "classes", "instances", "seen an epoch", "mean repeat"]]
+    for name, band in plan["bands"].items():
+        repeat = "-" if band["mean_repeat"] is None else f"{band['mean_repeat']:.2f}"
+        rows.append([name, str(band["classes"]), str(band["instances"]), f"{band['instances_seen']:.0f}", repeat])
+    boosted = [
+        f"  {entry['class']} ({entry['band']}): {entry['instances']} -> {entry['instances_seen']:.0f}, "
+        f"x {entry['repeat']:.2f}"
+        for entry in plan["boosted_along"]
+    ]
+    return "\n".join([head, table(rows), *(["boosted along with rarer classes:", *boosted] if boosted else [])])
 
 
 def _render_stats(result: dict[str, Any]) -> str:

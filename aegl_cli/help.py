@@ -16,14 +16,17 @@ OF_VERB: dict[str, tuple[str, ...]] = {
     "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
     "predict": ("source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save"),
     "export": ("weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity"),
-    "data": ("data", "data_dir", "bands", "shapes"),
+    "data": (
+        "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "sampler", "rfs_threshold",
+        "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",
+    ),
     "cfg": (),
     "models": (),
     "methods": (),
     "checks": (),
 }  # fmt: skip
 USAGE = {
-    "data": "aegl data check|stats|download data=<name, YAML, folder or JSON>",
+    "data": "aegl data check|stats|download|convert|split|coco_lt data=<name, YAML, folder or JSON>",
     "methods": "aegl methods [name]",
     "cfg": "aegl cfg [key=value ...]",
 }

@@ -65,7 +65,7 @@ class ConsoleProgress:
         seconds = now - self._started
         rate = (self._done - self._begun_with) / seconds if seconds > 0 else 0.0
         of = f"/{self._total}" if self._total is not None else ""
-        parts = [f"{self._name} {self._done}{of} {self._unit}s", f"{rate:.1f}/s"]
+        parts = [f"{self._name} {self._done}{of} {_plural(self._unit)}", f"{rate:.1f}/s"]
         if self._total is not None and rate > 0:
             parts.append(f"{_duration(max(self._total - self._done, 0) / rate)} left")
         parts += [f"{key} {_figure(value)}" for key, value in self._fields.items() if key != "eta_s"]
@@ -94,6 +94,10 @@ class LogToProgress(logging.Handler):
         """Show a record; warnings and errors say that they are."""
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         self._progress.message(prefix + record.getMessage())
+
+
+def _plural(unit: str) -> str:
+    return f"{unit}es" if unit.endswith("s") else f"{unit}s"
 
 
 def _figure(value: float | str) -> str:

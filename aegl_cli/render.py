@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+KINDS = ("box", "mask", "boundary")
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+BAND_FIGURES = ("AP", "AP50", "AR")
 
 
 def figures_table(summary: Mapping[str, Any]) -> str:
-    """Box and mask AP in percent, one row each, bands included."""
+    """AP of boxes and masks in percent, one row each, bands included, and what they are figures of."""
     columns = [*FIGURES, *(f"AP{band}" for band in summary["bands"]), "AR"]
     rows = [["", *columns]]
-    for kind in ("box", "mask"):
-        figures = summary.get(kind)
-        if figures is not None:
-            rows.append([kind, *(_percent(figures.get(column)) for column in columns)])
-    return f"{summary['protocol']} protocol, {summary['split']} split, percent\n" + table(rows)
+    for kind in _kinds(summary):
+        rows.append([kind, *(_percent(summary[kind].get(column)) for column in columns)])
+    limit = f"{summary['max_det']:,} detections per {summary['max_det_per']}"
+    return f"{summary['protocol']} protocol, {summary['split']} split, {limit}, percent\n" + table(rows)
+
+
+def bands_table(summary: Mapping[str, Any]) -> str:
+    """Figures of every frequency band in percent, one row each, rarest first."""
+    kinds = _kinds(summary)
+    rows = [["band", "classes", *(f"{kind} {figure}" for kind in kinds for figure in BAND_FIGURES)]]
+    for band, figures in summary["per_band"].items():
+        shown = [_percent(figures[kind][figure]) for kind in kinds for figure in BAND_FIGURES]
+        rows.append([band, str(figures["classes"]), *shown])
+    return table(rows)
+
+
+def _kinds(summary: Mapping[str, Any]) -> list[str]:
+    return [kind for kind in KINDS if summary.get(kind) is not None]
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

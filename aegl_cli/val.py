@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from aegl.progress import Progress
-from aegl_cli.render import figures_table
+from aegl_cli.render import bands_table, figures_table, listing
 from aegl_cli.runner import run
+
+_FILES = (
+    ("figures and confusions", "metrics"),
+    ("figures per class", "per_class"),
+    ("precision-recall curves", "pr_curves"),
+)
+"""What lies where, and the key of the result that tells."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -22,4 +29,9 @@ def _val(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
 
 
 def _render(result: dict[str, Any]) -> str:
-    return f"{figures_table(result)}\nwritten to {result['run']}"
+    parts = [figures_table(result), bands_table(result)]
+    official = result.get("official")
+    if official is not None:
+        parts.append(f"figures of {official['package']}; aegl's differ by {official['largest_difference']:.1g} at most")
+    files = [(label, result[key]) for label, key in _FILES]
+    return "\n\n".join([*parts, listing(files)])

@@ -1,148 +1,161 @@
-"""Speed of LVIS box scoring against the official package, and whether the precision agrees, on synthetic detections.
+"""Scoring from files on disk to printed AP: time, memory and agreement of aegl and of other packages, one process each.
 
-python benchmarks/bench_scoring.py --images 500
+    python benchmarks/make_detections.py /tmp/val --images 2000
+    python benchmarks/bench_scoring.py /tmp/val --kind segm --contenders aegl lvis faster-coco-eval
+
+The others run in the interpreter of `--python`, which needs their packages (faster-coco-eval is none of the project's).
+Memory is the largest total of the resident memory of a contender's processes, shared pages counted once. Differences
+are those of the precision arrays, where a contender gives one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
-import resource
+import os
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+
+AEGL = """
+import sys, time
+import numpy as np
+from aegl.data.build import build_store
+from aegl.metrics import DetectionTable, evaluate
+folder, kind, out, cache, protocol = sys.argv[1:]
+clock = [time.perf_counter()]
+def lap(what):
+    clock.append(time.perf_counter())
+    print(f"  {what:<12}{clock[-1] - clock[-2]:8.2f} s", flush=True)
+store = build_store(folder + "/gt.json", cache_dir=cache)
+lap("store")
+table = DetectionTable.from_results_json(folder + "/results.json", store)
+lap("read")
+band = np.arange(len(store.categories.ids)) % 3
+result = evaluate(store, table, protocol=protocol, iou_type=kind, class_band=band, band_names=("r", "c", "f"))
+lap("score")
+bytes_held = sum(v.nbytes for v in (table.image_index, table.label, table.score, table.boxes_xywh_orig))
+if table.masks is not None:
+    bytes_held += sum(v.nbytes for v in (*table.masks.parts, table.masks.starts, table.masks.lengths))
+print(f"  {len(table)} detections are {bytes_held / 2**20:.0f} MB")
+print(f"AP {result.summary['AP']:.6f}")
+np.save(out, result.precision)
+"""
+LVIS = """
+import logging, sys
+import numpy as np
+np.float = float  # the package asks for what NumPy dropped in 1.24
 from lvis import LVIS, LVISEval, LVISResults
-
-from aegl.metrics import DetectionTable, GroundTruth, evaluate
-
-SIZE = 640
-
-
-def random_ground_truth(rng: np.random.Generator, num_images: int, num_classes: int) -> dict[str, Any]:
-    """About as federated as LVIS val: some 12 objects of 6 classes an image, 6 classes known to be absent."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id in range(1, num_images + 1):
-        classes = (rng.choice(num_classes, 12, replace=False) + 1).tolist()
-        image = {"id": image_id, "height": SIZE, "width": SIZE, "not_exhaustive_category_ids": classes[:1]}
-        images.append(image | {"neg_category_ids": classes[6:]})
-        for _ in range(int(rng.integers(1, 24))):
-            box = [*rng.uniform(0, 400, 2).tolist(), *rng.uniform(5, 240, 2).tolist()]
-            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": int(rng.choice(classes[:6]))}
-            annotations.append(annotation | {"bbox": box, "area": box[2] * box[3] * 0.7})
-    categories = [{"id": c, "name": str(c), "frequency": "rcf"[c % 3]} for c in range(1, num_classes + 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def random_results(rng: np.random.Generator, dataset: dict[str, Any], per_image: int) -> list[dict[str, Any]]:
-    """Half jittered ground truth, half strays of classes the image knows of."""
-    by_image: dict[int, list[dict[str, Any]]] = {i["id"]: [] for i in dataset["images"]}
-    for annotation in dataset["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    results = []
-    for image in dataset["images"]:
-        objects = by_image[image["id"]]
-        for k in range(per_image):
-            source = objects[int(rng.integers(len(objects)))]
-            box = np.array(source["bbox"]) * (1 + rng.normal(0, 0.1 if k % 2 else 0.5, 4))
-            known = [
-                source["category_id"],
-                *image["neg_category_ids"],
-                int(rng.integers(len(dataset["categories"]))) + 1,
-            ]
-            category = known[0] if k % 2 else int(rng.choice(known))
-            record = {"image_id": image["id"], "category_id": category, "score": float(rng.random())}
-            results.append(record | {"bbox": np.abs(box).tolist()})
-    return results
+logging.disable(logging.WARNING)
+folder, kind, out = sys.argv[1:4]
+gt = LVIS(folder + "/gt.json")
+judged = LVISEval(gt, LVISResults(gt, folder + "/results.json"), kind)
+judged.run()
+print(f"AP {judged.results['AP']:.6f}")
+np.save(out, judged.eval["precision"])
+"""
+FASTER = """
+import contextlib, io, sys
+from faster_coco_eval import COCO, COCOeval_faster
+folder, kind = sys.argv[1:3]
+with contextlib.redirect_stdout(io.StringIO()):
+    gt = COCO(folder + "/gt.json")
+    judged = COCOeval_faster(gt, gt.loadRes(folder + "/results.json"), kind, lvis_style=True)
+    judged.params.maxDets = [300]
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+print(f"AP {judged.stats_as_dict['AP_all']:.6f}")
+"""
+PYCOCOTOOLS = """
+import contextlib, io, sys
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+folder, kind, out = sys.argv[1:4]
+with contextlib.redirect_stdout(io.StringIO()):
+    gt = COCO(folder + "/gt.json")
+    judged = COCOeval(gt, gt.loadRes(folder + "/results.json"), kind)
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+print(f"AP {judged.stats[0]:.6f}")
+np.save(out, judged.eval["precision"][..., -1])
+"""
+SCRIPTS = {"aegl": AEGL, "lvis": LVIS, "faster-coco-eval": FASTER, "pycocotools": PYCOCOTOOLS}
 
 
-def view_of(dataset: dict[str, Any]) -> GroundTruth:
-    """Flat arrays; the classes are numbered from 1, images and annotations lie in the order of their ids."""
-    num_classes = len(dataset["categories"])
-    annotations = dataset["annotations"]
-
-    def keys(name: str) -> np.ndarray:
-        return np.sort([row * num_classes + c - 1 for row, i in enumerate(dataset["images"]) for c in i[name]])
-
-    return GroundTruth(
-        image_ids=np.array([i["id"] for i in dataset["images"]]),
-        image_sizes=np.full((len(dataset["images"]), 2), SIZE),
-        num_classes=num_classes,
-        ann_ids=np.array([a["id"] for a in annotations]),
-        ann_image=np.array([a["image_id"] - 1 for a in annotations]),
-        ann_labels=np.array([a["category_id"] - 1 for a in annotations]),
-        ann_boxes_xywh=np.array([a["bbox"] for a in annotations]),
-        ann_areas=np.array([a["area"] for a in annotations]),
-        ann_crowd=np.zeros(len(annotations), dtype=bool),
-        ann_ignore=np.zeros(len(annotations), dtype=bool),
-        federated=True,
-        negative=keys("neg_category_ids"),
-        not_exhaustive=keys("not_exhaustive_category_ids"),
-        segmentation=lambda row: None,
-    )
+def memory_of(pid: int) -> int:
+    """Bytes held by a process and its children, shared pages in equal parts (Linux)."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    own = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    return own + sum(memory_of(int(child)) for child in children)
 
 
-def timed(what: str, action: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds and result of one call."""
-    start = time.perf_counter()
-    result = action()
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{what:<24}{seconds:8.2f} s   (peak memory of the process so far {peak:.1f} GB)")
-    return seconds, result
+class PeakMemory(threading.Thread):
+    """Looks at a process every now and then."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.peak = pid, 0
+
+    def run(self) -> None:
+        while Path(f"/proc/{self.pid}").exists():
+            self.peak = max(self.peak, memory_of(self.pid))
+            time.sleep(0.2)
 
 
-def run_official(dataset: dict[str, Any], results: list[dict[str, Any]]) -> LVISEval:
-    """The lvis package; it still asks NumPy for the name it dropped in 1.24."""
-    np.float = float  # type: ignore[attr-defined]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(dataset, file)
-        file.flush()
-        gt = LVIS(file.name)
-    judged = LVISEval(gt, LVISResults(gt, results), "bbox")
-    judged.run()
-    return judged
+def run(name: str, python: str, arguments: list[str], out: Path) -> tuple[float, int, np.ndarray | None]:
+    """Seconds, peak memory and precision of one contender."""
+    out.unlink(missing_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    process = subprocess.Popen([python, "-c", SCRIPTS[name], *arguments], env=environment)
+    watch = PeakMemory(process.pid)
+    watch.start()
+    if process.wait() != 0:
+        raise SystemExit(f"{name} ended with {process.returncode}")
+    seconds = time.perf_counter() - started
+    return seconds, watch.peak, np.load(out) if out.exists() else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--per-image", type=int, default=300)
-    parser.add_argument("--classes", type=int, default=1203)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.disable(logging.WARNING)
-
-    rng = np.random.default_rng(args.seed)
-    dataset = random_ground_truth(rng, args.images, args.classes)
-    results = random_results(rng, dataset, args.per_image)
-    gt = view_of(dataset)
-    names = SimpleNamespace(ids=[c["id"] for c in dataset["categories"]])
-    store: Any = SimpleNamespace(image_ids=gt.image_ids, image_sizes=gt.image_sizes, categories=names)
-    print(f"{args.images} images, {len(gt.ann_ids)} annotations, {len(results)} detections, {args.classes} classes")
+    parser.add_argument("folder", type=Path, help="what make_detections.py has written")
+    parser.add_argument("--kind", choices=("bbox", "segm"), default="bbox")
+    parser.add_argument("--contenders", nargs="+", choices=SCRIPTS, default=["aegl", "lvis"])
+    parser.add_argument("--protocol", default="lvis", help="rules aegl scores by: coco to compare with pycocotools")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the other packages")
+    options = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "results.json"
-        path.write_text(json.dumps(results))
-        _, table = timed("aegl: read the JSON", lambda: DetectionTable.from_results_json(path, store))
-    band = np.arange(1, args.classes + 1) % 3
-    options: dict[str, Any] = {
-        "protocol": "lvis",
-        "iou_type": "bbox",
-        "class_band": band,
-        "band_names": ("r", "c", "f"),
-    }
-    ours, result = timed("aegl: score", lambda: evaluate(gt, table, **options))
-    theirs, judged = timed("lvis: read and score", lambda: run_official(dataset, results))
-    difference = np.abs(result.precision - judged.eval["precision"]).max()
-    print(
-        f"AP {result.summary['AP']:.4f}; largest difference of precision {difference:.1e}; {theirs / ours:.1f} x faster"
-    )
+        out, cache = Path(folder) / "precision.npy", Path(folder) / "cache"
+        arguments = [str(options.folder), options.kind, str(out), str(cache), options.protocol]
+        ours: np.ndarray | None = None
+        for name in options.contenders:
+            for again in (False, True) if name == "aegl" else (False,):
+                label = f"{name}, store built before" if again else name
+                print(label, flush=True)
+                python = sys.executable if name == "aegl" else options.python
+                seconds, peak, precision = run(name, python, arguments, out)
+                ours = precision if name == "aegl" else ours
+                difference = None if precision is None or ours is None else float(np.abs(precision - ours).max())
+                rows.append({"contender": label, "seconds": round(seconds, 2), "peak_mb": round(peak / 2**20)})
+                rows[-1]["largest_difference"] = difference if name != "aegl" else None
+    print(json.dumps({"folder": str(options.folder), "kind": options.kind}))
+    for row in rows:
+        ratio = row["seconds"] / rows[0]["seconds"]
+        text = f"{row['contender']:<28}{row['seconds']:8.2f} s{row['peak_mb']:8d} MB{ratio:8.1f} x"
+        print(text if row["largest_difference"] is None else f"{text}   difference {row['largest_difference']:.1e}")
 
 
 if __name__ == "__main__":

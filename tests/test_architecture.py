@@ -27,6 +27,7 @@ LAYERS: dict[str, int] = {
             ("engine",),
             ("export",),
             ("trained", "environment"),
+            ("data_tasks",),
             ("tasks",),
             ("detector",),
             ("aegl_cli",),

@@ -114,7 +114,7 @@ def test_it_shows_progress_only_to_who_asks(
     progress = Noted()
     Detector(result["best"], project=tmp_path, workers=0, device="cpu", progress=progress).val()
     Detector(result["best"], project=tmp_path, workers=0, device="cpu").val()
-    assert progress.begun == ["val"]
+    assert progress.begun == ["val", "score bbox", "score segm"]
     assert capfd.readouterr() == ("", "")
 
 

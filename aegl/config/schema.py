@@ -86,6 +86,9 @@ class Config(Section):
 
     # Long tail
     loss: LossSection = Field(LossSection(), description="Classification loss and its hyper-parameters.")
+    ignore_unverified: bool = Field(
+        False, description="Leave out of the classification loss, per image, the classes nobody looked for (LVIS)."
+    )
     sampler: Literal["random", "rfs"] = Field("random", description="Image sampler of training.")
     empty_images: bool = Field(
         False, description="Train on images without any object too; the reference recipes leave them out."
@@ -113,8 +116,18 @@ class Config(Section):
     max_det: int = Field(300, ge=1, description="Detections kept per image.")
     nms_candidates: int = Field(5000, ge=1, description="Highest-scoring candidates per image that enter NMS.")
     split: Literal["train", "val"] = Field("val", description="Split that `val` evaluates.")
-    protocol: Literal["auto", "lvis", "coco"] = Field("auto", description="Scoring rules; auto: those of the data.")
-    predictions: str | None = Field(None, description="A COCO/LVIS results JSON to score instead of a model.")
+    protocol: Literal["auto", "lvis", "coco", "lvis_fixed", "lvis_pooled"] = Field(
+        "auto",
+        description="Scoring rules; auto: those of the data; lvis_fixed, lvis_pooled: 10,000 detections per class.",
+    )
+    boundary: bool = Field(False, description="Score masks by boundary IoU too.")
+    scorer: Literal["aegl", "official"] = Field(
+        "aegl", description="official: figures of the lvis package or pycocotools, and how far aegl's are from them."
+    )
+    confusions: int = Field(50, ge=0, description="How many of the most frequent confusions of classes to list.")
+    predictions: str | None = Field(
+        None, description="A COCO/LVIS results JSON, or a run folder, to score, not a model."
+    )
 
     # Predict
     source: str | None = Field(None, description="An image, a folder or a glob.")
@@ -129,6 +142,20 @@ class Config(Section):
         True, description="Dynamic height and width (batch is always dynamic); false: fixed at imgsz."
     )
     parity: bool = Field(True, description="Compare the exported file with PyTorch and write the report.")
+
+    # Data verbs
+    to: Literal["coco", "lvis", "yolo", "voc"] | None = Field(None, description="Format that `data convert` writes.")
+    read_as: Literal["auto", "coco", "lvis", "yolo", "voc"] = Field(
+        "auto", description="Format that `data convert` reads; auto: told by the files."
+    )
+    output: str | None = Field(
+        None,
+        description="New folder that `data convert` and `data split` write; where `data coco_lt` puts its file.",
+    )
+    fraction: float = Field(0.2, gt=0, lt=1, description="Share of images that `data split` puts into val.")
+    images: str | None = Field(
+        None, description="A list of image ids or file names for `data coco_lt`; default: draw by the published bins."
+    )
 
     # The embedded data set
     shapes: ShapesSection = Field(ShapesSection(), description="Size of `data=shapes_lt`.")
@@ -145,6 +172,7 @@ GROUPS = {
     "conf": "Inference and evaluation",
     "source": "Prediction",
     "format": "Export",
+    "to": "Data verbs",
     "shapes": "The embedded data set",
 }
 """Titles of the groups of keys, by the first key of each; a group reaches to the next one."""

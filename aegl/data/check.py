@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,15 @@ from aegl.data.masks import MIN_CORNERS
 from aegl.data.preprocess import UNREADABLE
 from aegl.data.records import read_annotation_file, record_problems
 from aegl.data.source import DataSource
-from aegl.data.store import AnnotationStore
+from aegl.data.store import NO_MASK, AnnotationStore
 from aegl.errors import DataError
 from aegl.progress import Progress
 
 SHOWN = 50
 """Problems of one kind listed per split; all are counted."""
 ERROR, WARNING = "error", "warning"
+NOT_CHECKED = "not checked"
+"""Kind of the problem that records are too broken to look at anything else."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,36 @@ class Problem:
     message: str
 
 
+class _Findings:
+    """Problems, counted by kind; of each kind the first few are kept, however many there are."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, list[Problem]] = {}
+        self._counts = Counter[str]()
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """Take note of problems."""
+        for problem in problems:
+            self._counts[problem.kind] += 1
+            kept = self._kept.setdefault(problem.kind, [])
+            if len(kept) < SHOWN:
+                kept.append(problem)
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is no error."""
+        return not any(kept[0].severity == ERROR for kept in self._kept.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, and of each kind of problem the first few, errors before warnings."""
+        kinds = sorted(self._kept, key=lambda kind: self._kept[kind][0].severity != ERROR)
+        return {
+            "num_problems": self._counts.total(),
+            "by_kind": {kind: self._counts[kind] for kind in kinds},
+            "problems": [asdict(problem) for kind in kinds for problem in self._kept[kind]],
+        }
+
+
 @dataclass(frozen=True)
 class _Report:
     """What was found in one annotation file.
@@ -52,28 +83,23 @@ class _Report:
         annotations: number of annotation records.
         category_ids: ids of the categories.
         bands: classes per band name of the file.
-        problems: all of them.
+        findings: what is wrong.
     """
 
     images: int
     annotations: int
     category_ids: frozenset[int]
     bands: dict[str, int]
-    problems: list[Problem]
+    findings: _Findings
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts, and of each kind of problem the first few, errors before warnings."""
-        by_kind = Counter(problem.kind for problem in self.problems)
-        ordered = sorted(self.problems, key=lambda problem: problem.severity != ERROR)
-        shown = [p for kind in dict.fromkeys(p.kind for p in ordered) for p in _first(ordered, kind)]
+        """Counts and problems."""
         return {
             "images": self.images,
             "annotations": self.annotations,
             "classes": len(self.category_ids),
             "bands": self.bands,
-            "num_problems": len(self.problems),
-            "by_kind": {kind: by_kind[kind] for kind in dict.fromkeys(p.kind for p in shown)},
-            "problems": [asdict(problem) for problem in shown],
+            **self.findings.to_dict(),
         }
 
 
@@ -93,7 +119,7 @@ def check_source(source: DataSource, *, progress: Progress) -> dict[str, Any]:
             by_file[file] = _check_split(source, split, progress)
     reports = {split: by_file[file] for split, file in source.files.items()}
     _compare(reports)
-    ok = not any(problem.severity == ERROR for report in by_file.values() for problem in report.problems)
+    ok = all(report.findings.sound for report in by_file.values())
     return {"data": source.name, "ok": ok, "splits": {split: report.to_dict() for split, report in reports.items()}}
 
 
@@ -101,23 +127,34 @@ def _check_split(source: DataSource, split: str, progress: Progress) -> _Report:
     file = source.files[split]
     if not file.is_file():
         raise DataError(f"data={source.name}: {file}: no such annotation file{source.remedy}")
-    content = read_annotation_file(file)
-    problems = [Problem(ERROR, *problem) for problem in record_problems(content)]
-    bands: dict[str, int] = {}
-    if problems:
-        rest = "boxes, masks, counts and images were not looked at: mend the records first"
-        problems.append(Problem(WARNING, "not checked", None, rest))
-    else:
+    try:
         store = source.open(split)
-        problems += [*_box_problems(store), *_mask_problems(store)]
-        if split == "train" and file != source.files.get("val"):  # a lone file may be anything
-            problems += _count_problems(store)
-        progress.start(f"check {split} images", len(store), "image")
-        problems += _image_problems(store, progress)
-        progress.finish()
-        bands = dict(Counter(store.categories.frequency or ()))
-    ids = frozenset(r["id"] for r in content["categories"] if isinstance(r, dict) and is_whole(r.get("id")))
-    return _Report(len(content["images"]), len(content["annotations"]), ids, bands, problems)
+    except DataError as error:
+        return _check_records(file, error, progress)
+    findings = _Findings()
+    findings.add(_box_problems(store))
+    findings.add(_mask_problems(store))
+    if split == "train" and file != source.files.get("val"):  # a lone file may be anything
+        findings.add(_count_problems(store))
+    progress.start(f"check {split} images", len(store), "image")
+    findings.add(_image_problems(store, progress))
+    progress.finish()
+    categories = store.categories
+    bands = dict(Counter(categories.frequency or ()))
+    return _Report(len(store), store.num_annotations, frozenset(categories.ids.tolist()), bands, findings)
+
+
+def _check_records(file: Path, refused: DataError, progress: Progress) -> _Report:
+    """Of a file that no store can be built of: every record that is the reason."""
+    tables = read_annotation_file(file, progress)
+    findings = _Findings()
+    findings.add(Problem(ERROR, *problem) for problem in record_problems(tables))
+    if findings.sound:
+        raise refused  # for another reason than its records
+    rest = "boxes, masks, counts and images were not looked at: mend the records first"
+    findings.add([Problem(WARNING, NOT_CHECKED, None, rest)])
+    ids = frozenset(r["id"] for r in tables["categories"] if isinstance(r, dict) and is_whole(r.get("id")))
+    return _Report(len(tables["images"]), len(tables["annotations"]), ids, {}, findings)
 
 
 def _compare(reports: Mapping[str, _Report]) -> None:
@@ -130,11 +167,7 @@ def _compare(reports: Mapping[str, _Report]) -> None:
             f"its {len(val)} category ids are not the {len(train)} of train: {len(train - val)} are missing and "
             f"{len(val - train)} are new; both files must list the same categories"
         )
-        reports["val"].problems.append(Problem(ERROR, "different categories", None, message))
-
-
-def _first(problems: Sequence[Problem], kind: str) -> list[Problem]:
-    return list(islice((problem for problem in problems if problem.kind == kind), SHOWN))
+        reports["val"].findings.add([Problem(ERROR, "different categories", None, message)])
 
 
 def _box_problems(store: AnnotationStore) -> Iterator[Problem]:
@@ -152,20 +185,19 @@ def _box_problems(store: AnnotationStore) -> Iterator[Problem]:
 
 
 def _mask_problems(store: AnnotationStore) -> Iterator[Problem]:
-    for row in range(store.num_annotations):
+    for row in np.flatnonzero(store.mask_kinds == NO_MASK):
         key = int(store.ann_ids[row])
-        segmentation = store.segmentation(row)
-        if segmentation is None:
-            yield Problem(WARNING, "no mask", key, f"annotation {key}: has no segmentation, so it cannot be trained on")
-        elif isinstance(segmentation, list):
-            for corners in filter(lambda corners: corners < MIN_CORNERS, map(len, segmentation)):
-                message = f"annotation {key}: a polygon of {corners} corners has no area"
-                yield Problem(WARNING, "broken polygon", key, message)
+        yield Problem(WARNING, "no mask", key, f"annotation {key}: has no segmentation, so it cannot be trained on")
+    rows, corners = store.polygon_corners()
+    for polygon in np.flatnonzero(corners < MIN_CORNERS):
+        key = int(store.ann_ids[rows[polygon]])
+        message = f"annotation {key}: a polygon of {corners[polygon]} corners has no area"
+        yield Problem(WARNING, "broken polygon", key, message)
 
 
 def _count_problems(store: AnnotationStore) -> Iterator[Problem]:
-    categories, labels = store.categories, np.asarray(store.ann_labels)
-    held = np.unique(np.stack([store.ann_image, labels], axis=1), axis=0)[:, 1]
+    categories, labels = store.categories, np.asarray(store.ann_labels, dtype=np.int64)
+    held = np.unique(store.ann_image * max(store.num_classes, 1) + labels) % max(store.num_classes, 1)
     for name, stated, counted in (
         ("image_count", categories.image_counts, held),
         ("instance_count", categories.instance_counts, labels),

@@ -33,12 +33,14 @@ class Sample:
         orig_size: height and width of the file's image.
         image_index: row of the image in the store.
         objects: its ground truth in pixels of ``image``; None when evaluating.
+        verified: ``[C]`` bool, classes of which it holds no more than is annotated; None when not asked for.
     """
 
     image: np.ndarray
     orig_size: tuple[int, int]
     image_index: int
     objects: Objects | None = None
+    verified: np.ndarray | None = None
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -54,6 +56,7 @@ class DetectionDataset(Dataset[Sample]):
         transform: augmentation; None gives samples without targets at the test size.
         mask_size: side ``M`` of the mask rasters.
         seed: of the augmentation.
+        with_verified: tell with every training sample which classes are verified in it.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class DetectionDataset(Dataset[Sample]):
         transform: TrainTransform | None = None,
         mask_size: int = 56,
         seed: int = 0,
+        with_verified: bool = False,
     ) -> None:
         self.store = store
         self.preprocess = preprocess
         self.transform = transform
         self.mask_size = mask_size
         self.seed = seed
+        self.with_verified = with_verified
 
     def __len__(self) -> int:
         """Number of images ``I``."""
@@ -95,7 +100,8 @@ class DetectionDataset(Dataset[Sample]):
         objects = objects.take((objects.boxes[:, 2:] - objects.boxes[:, :2] >= _MIN_SIDE).all(axis=1))
         if flip:
             image, objects = flip_image(image), objects.flipped(image.shape[1])
-        return Sample(image, (height, width), index, objects)
+        verified = self.store.verified(index) if self.with_verified else None
+        return Sample(image, (height, width), index, objects, verified)
 
     def _load(self, index: int) -> np.ndarray:
         path = self.store.image_path(index)
@@ -142,16 +148,17 @@ def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
         preprocess: says how to pad.
     """
     objects = [s.objects for s in samples if s.objects is not None]
+    verified = [s.verified for s in samples if s.verified is not None]
     return Batch(
         images=torch.from_numpy(preprocess.pad_batch([s.image for s in samples])),
         sizes=torch.tensor([s.image.shape[:2] for s in samples], dtype=torch.int64),
         orig_sizes=torch.tensor([s.orig_size for s in samples], dtype=torch.int64),
         image_index=torch.tensor([s.image_index for s in samples], dtype=torch.int64),
-        targets=_collate_objects(objects) if objects else None,
+        targets=_collate_objects(objects, verified) if objects else None,
     )
 
 
-def _collate_objects(objects: Sequence[Objects]) -> Targets:
+def _collate_objects(objects: Sequence[Objects], verified: Sequence[np.ndarray]) -> Targets:
     most = max(len(o) for o in objects)
     mask_side = objects[0].masks.shape[-1]
     boxes = np.zeros((len(objects), most, 4), dtype=np.float32)
@@ -164,4 +171,5 @@ def _collate_objects(objects: Sequence[Objects]) -> Targets:
         labels=torch.from_numpy(labels),
         masks=torch.from_numpy(masks),
         num_objects=torch.tensor([len(o) for o in objects], dtype=torch.int64),
+        verified=torch.from_numpy(np.stack(verified)) if verified else None,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
+from aegl.data.columns import FEDERATED
+from aegl.data.json_tables import JsonTables
 from aegl.data.json_values import are_numbers, is_number, is_text, is_whole, short
-from aegl.data.segmentations import find_broken
+from aegl.data.segmentations import Size, find_broken
 from aegl.errors import DataError
+from aegl.progress import Progress
 
 SHOWN = 10
 """Problems named in one message; more are counted."""
@@ -20,11 +25,18 @@ REQUIRED = {
     "categories": ("id",),
 }
 """What every record of a table must have."""
-FEDERATED_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 _WORDS = {"images": "image", "annotations": "annotation", "categories": "category"}
 _LARGEST_SIDE = 2**31 - 1
 
 Record = dict[str, Any]
+
+
+class Tables(Protocol):
+    """What holds the three tables: a :class:`JsonTables`, or a dictionary of lists."""
+
+    def __getitem__(self, name: str, /) -> Iterable[Any]:
+        """The records of a table."""
+        ...
 
 
 class RecordProblem(NamedTuple):
@@ -41,77 +53,86 @@ class RecordProblem(NamedTuple):
     message: str
 
 
-def read_annotation_file(path: Path) -> dict[str, Any]:
-    """The content of a COCO or LVIS annotation file.
+class Checked(NamedTuple):
+    """A record, and what keeps it from being used.
+
+    Args:
+        table: the table it stands in.
+        record: None where it is no record, or where the problem is one of several records.
+        problems: what is wrong; a record without problems can be relied on.
+    """
+
+    table: str
+    record: Record | None
+    problems: list[RecordProblem]
+
+
+def read_annotation_file(path: Path, progress: Progress | None = None) -> JsonTables:
+    """The tables of a COCO or LVIS annotation file, to be gone through record by record.
 
     Raises:
         DataError: if it is missing, no JSON (with line and column), or lacks a table.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}); is the file cut short?"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file, so no JSON (byte {error.start})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON of annotations ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not the tables images, annotations, categories")
-    for table in REQUIRED:
-        if not isinstance(content.get(table), list):
-            raise DataError(
-                f"{path}: has no list `{table}`; COCO and LVIS files have images, annotations and categories"
-            )
-    return content
+    return JsonTables(path, tuple(REQUIRED), progress)
 
 
-def record_problems(content: Mapping[str, Any]) -> Iterator[RecordProblem]:
+def record_problems(tables: Tables) -> Iterator[RecordProblem]:
     """Everything that keeps records from being used.
 
     Missing keys, ids that are no whole numbers, occur twice or refer to nothing, sizes, boxes, areas, counts and flags
     that cannot be what they should, and segmentations that cannot be decoded.
     """
-    found = list[RecordProblem]()
-    tables = {table: _usable(table, content[table], found) for table in REQUIRED}
-    yield from found
-    images = {record["id"]: record for record in tables["images"]}
-    categories = {record["id"]: record for record in tables["categories"]}
-    for record in tables["images"]:
-        yield from _image_problems(record, categories)
-    for record in tables["categories"]:
-        yield from _category_problems(record)
-    for record in tables["annotations"]:
-        yield from _annotation_problems(record, images, categories)
+    for checked in checked_records(tables):
+        yield from checked.problems
 
 
-def refuse(path: Path, problems: Sequence[RecordProblem]) -> None:
-    """Raise one :class:`DataError` that lists what is wrong, if anything is."""
-    if not problems:
+def checked_records(tables: Tables) -> Iterator[Checked]:
+    """Categories, then images, then annotations, since each refers to the ones before; double ids after each table."""
+    categories = set[int]()
+    for record, problems in _of_good_form("categories", tables["categories"]):
+        if record is not None:
+            categories.add(record["id"])
+            problems.extend(_category_problems(record))
+        yield Checked("categories", record, problems)
+    sizes = dict[int, Size | None]()
+    for record, problems in _of_good_form("images", tables["images"]):
+        if record is not None:
+            sizes[record["id"]] = _size(record)
+            problems.extend(_image_problems(record, categories))
+        yield Checked("images", record, problems)
+    for record, problems in _of_good_form("annotations", tables["annotations"]):
+        if record is not None:
+            problems.extend(_annotation_problems(record, sizes, categories))
+        yield Checked("annotations", record, problems)
+
+
+def refuse(path: Path, problems: Iterable[RecordProblem]) -> None:
+    """Raise one :class:`DataError` that lists what is wrong, if anything is; however much it is, few are held."""
+    problems = iter(problems)
+    shown = list(islice(problems, SHOWN))
+    if not shown:
         return
-    lines = [f"  {problem.message}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  and {len(problems) - SHOWN} more; `aegl data check data={path}` shows more")
-    found = "a record that cannot be used" if len(problems) == 1 else f"{len(problems)} problems with its records"
+    number = len(shown) + sum(1 for _ in problems)
+    lines = [f"  {problem.message}" for problem in shown]
+    if number > SHOWN:
+        lines.append(f"  and {number - SHOWN} more; `aegl data check data={path}` shows more")
+    found = "a record that cannot be used" if number == 1 else f"{number} problems with its records"
     raise DataError(f"{path}: {found}:\n" + "\n".join(lines))
 
 
-def _usable(table: str, records: Sequence[Any], found: list[RecordProblem]) -> list[Record]:
-    """The records that can be looked at more closely; the others, and double ids, are put into ``found``."""
-    usable = list[Record]()
+def _of_good_form(table: str, records: Iterable[Any]) -> Iterator[tuple[Record | None, list[RecordProblem]]]:
+    """Records that can be looked at more closely, each with an empty list; problems without record for the others."""
+    ids = array("q")
     for position, record in enumerate(records):
         problem = _form_problem(table, position, record)
         if problem is None:
-            usable.append(record)
+            ids.append(int(record["id"]))
+            yield record, []
         else:
-            found.append(problem)
-    for key, times in Counter(record["id"] for record in usable).items():
-        if times > 1:
-            found.append(RecordProblem("double id", int(key), f"{_WORDS[table]} id {key} occurs {times} times"))
-    return usable
+            yield None, [problem]
+    keys, times = np.unique(np.asarray(ids), return_counts=True)
+    for key, number in zip(keys[times > 1].tolist(), times[times > 1].tolist(), strict=True):
+        yield None, [RecordProblem("double id", key, f"{_WORDS[table]} id {key} occurs {number} times")]
 
 
 def _form_problem(table: str, position: int, record: Any) -> RecordProblem | None:
@@ -128,7 +149,7 @@ def _form_problem(table: str, position: int, record: Any) -> RecordProblem | Non
     return None
 
 
-def _image_problems(record: Record, categories: Mapping[int, Record]) -> Iterator[RecordProblem]:
+def _image_problems(record: Record, categories: Collection[int]) -> Iterator[RecordProblem]:
     key = int(record["id"])
     for name in ("height", "width"):
         if not _is_side(record[name]):
@@ -137,7 +158,7 @@ def _image_problems(record: Record, categories: Mapping[int, Record]) -> Iterato
     for name in ("file_name", "coco_url"):
         if record.get(name) is not None and not is_text(record[name]):
             yield RecordProblem("bad file name", key, f"image {key}: {name} {short(record[name])} is no text")
-    for name in FEDERATED_KEYS:
+    for name in FEDERATED.values():
         ids = record.get(name)
         if ids is not None and not isinstance(ids, list):
             message = f"image {key}: {name} {short(ids)} is not a list of category ids"
@@ -160,12 +181,12 @@ def _category_problems(record: Record) -> Iterator[RecordProblem]:
 
 
 def _annotation_problems(
-    record: Record, images: Mapping[int, Record], categories: Mapping[int, Record]
+    record: Record, sizes: Mapping[int, Size | None], categories: Collection[int]
 ) -> Iterator[RecordProblem]:
     key = int(record["id"])
     image_id, category_id = record["image_id"], record["category_id"]
-    image = images.get(image_id) if is_whole(image_id) else None
-    if image is None:
+    known = is_whole(image_id) and image_id in sizes
+    if not known:
         message = f"annotation {key}: image_id {short(image_id)} is not among the images"
         yield RecordProblem("unknown image", key, message)
     if not is_whole(category_id) or category_id not in categories:
@@ -181,11 +202,16 @@ def _annotation_problems(
     for flag in ("iscrowd", "ignore"):
         if not _is_flag(record.get(flag)):
             yield RecordProblem("bad flag", key, f"annotation {key}: {flag} {short(record[flag])} is neither 0 nor 1")
-    if image is not None and _is_side(image["height"]) and _is_side(image["width"]):
-        size = (int(image["height"]), int(image["width"]))
+    if known and (size := sizes[image_id]) is not None:
         broken = find_broken(record.get("segmentation"), size)
         if broken is not None:
             yield RecordProblem(broken.kind, key, f"annotation {key}: {broken.message}")
+
+
+def _size(image: Record) -> Size | None:
+    """Height and width of an image, None where they are no sizes."""
+    sides = image["height"], image["width"]
+    return (int(sides[0]), int(sides[1])) if all(map(_is_side, sides)) else None
 
 
 def _is_side(value: Any) -> bool:

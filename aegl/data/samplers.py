@@ -139,10 +139,14 @@ class EpochSampler:
         self.shuffle = shuffle
 
     @property
+    def expected_repeats(self) -> np.ndarray:
+        """``[I]`` float64: how often an epoch shows each image, on average over epochs."""
+        return np.ceil(self.factors.images) if self.rounding == "ceil" else self.factors.images
+
+    @property
     def epoch_length(self) -> float:
         """Images of an epoch over all processes, on average over epochs."""
-        factors = np.ceil(self.factors.images) if self.rounding == "ceil" else self.factors.images
-        return float(factors.sum())
+        return float(self.expected_repeats.sum())
 
     def epoch_indices(self, epoch: int) -> np.ndarray:
         """Image indices of one epoch, over all processes: ``[L]`` int64, a pure function of seed and epoch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from aegl.data.build import build_store, cache_root, writing_cache
 from aegl.data.description import SPLITS, Description, parse_description, read_description
 from aegl.data.store import AnnotationStore
 from aegl.errors import DataError
+from aegl.longtail.statistics import ClassStatistics
+from aegl.progress import Progress, SilentProgress
 
 __all__ = ["DataSource", "class_statistics", "describe_shipped", "require_same_classes", "resolve_data"]
 
@@ -37,6 +39,7 @@ class DataSource:
         given_protocol: scoring rules that the description states, or None to go by the files.
         names: class names that take the place of the files', or None.
         remedy: what to do when a file is missing.
+        progress: told how far the first reading of a file is.
     """
 
     name: str
@@ -46,6 +49,7 @@ class DataSource:
     given_protocol: str | None = None
     names: tuple[str, ...] | None = None
     remedy: str = ""
+    progress: Progress = field(default_factory=SilentProgress, repr=False, compare=False)
     _opened: dict[str, AnnotationStore] = field(default_factory=dict, repr=False, compare=False)
 
     def open(self, split: str) -> AnnotationStore:
@@ -56,7 +60,7 @@ class DataSource:
                 raise DataError(f"data={self.name}: has no {split} split; it has {', '.join(self.files) or 'none'}")
             if not file.is_file():
                 raise DataError(f"data={self.name}: {file}: no such annotation file{self.remedy}")
-            store = build_store(file, image_dirs=self.image_dirs)
+            store = build_store(file, image_dirs=self.image_dirs, progress=self.progress)
             self._opened[split] = _renamed(store, self.names, self.name) if self.names else store
         return self._opened[split]
 
@@ -66,12 +70,21 @@ class DataSource:
         Raises:
             DataError: if a file is missing or broken, or the splits have different classes.
         """
+        statistics = self.training_statistics(split)
+        return bands_without_training_set(self.open(split), self.bands) if statistics is None else statistics.class_band
+
+    def training_statistics(self, split: str) -> ClassStatistics | None:
+        """Counts and bands of the training split, None where its file is not there; the classes must be ``split``'s.
+
+        Raises:
+            DataError: if a file is broken, or the splits have different classes.
+        """
         train_file = self.files.get("train")
         # A lone file that serves as both splits may be of any split.
         if train_file is None or train_file == self.files.get("val") or not train_file.is_file():
-            return bands_without_training_set(self.open(split), self.bands)
+            return None
         require_same_classes(self.open("train"), self.open(split))
-        return class_statistics(self.open("train"), self.bands).class_band
+        return class_statistics(self.open("train"), self.bands)
 
     @property
     def protocol(self) -> str:
@@ -81,7 +94,9 @@ class DataSource:
         return "lvis" if self.open("val" if "val" in self.files else "train").federated else "coco"
 
 
-def resolve_data(data: str, *, data_dir: Path, shapes: ShapesSection, bands: BandsSection) -> DataSource:
+def resolve_data(
+    data: str, *, data_dir: Path, shapes: ShapesSection, bands: BandsSection, progress: Progress | None = None
+) -> DataSource:
     """Find the files of a data set.
 
     Args:
@@ -89,20 +104,26 @@ def resolve_data(data: str, *, data_dir: Path, shapes: ShapesSection, bands: Ban
         data_dir: folder below which shipped data sets lie.
         shapes: size of ``shapes_lt``.
         bands: frequency bands; those that a data YAML states reach this by way of the configuration.
+        progress: told how far the first reading of a file is.
 
     Raises:
         DataError: if nothing of that name exists, or its files cannot be told.
     """
+    source = _resolve(data, data_dir, shapes, _bands(bands))
+    return source if progress is None else replace(source, progress=progress)
+
+
+def _resolve(data: str, data_dir: Path, shapes: ShapesSection, bands: Bands) -> DataSource:
     if data in shipped.available("data"):
-        return _from_shipped(data, data_dir, shapes, _bands(bands))
+        return _from_shipped(data, data_dir, shapes, bands)
     path = Path(data)
     if path.suffix in {".yaml", ".yml"}:
         description = read_description(path)
-        return _from_description(path.stem, description, path.parent / description.path, _bands(bands))
+        return _from_description(path.stem, description, path.parent / description.path, bands)
     if path.is_dir():
-        return _from_folder(path, _bands(bands))
+        return _from_folder(path, bands)
     if path.suffix == ".json":
-        return _from_json(path, _bands(bands))
+        return _from_json(path, bands)
     raise DataError(f"data={data}: neither a shipped data set nor a YAML, a folder or a JSON file that exists")
 
 

@@ -100,7 +100,7 @@ class AnnotationStore:
             meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
             if meta["format_version"] != FORMAT_VERSION:
                 raise DataError(f"{folder}: annotation store of format {meta['format_version']}; delete it to rebuild")
-            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in COLUMNS}
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder}: not a complete annotation store ({error}); delete it to rebuild it") from error
         return cls(columns, meta, folder)
@@ -188,6 +188,30 @@ class AnnotationStore:
             size = self._columns["rle_sizes"][annotation]
             return {"size": [int(v) for v in size], "counts": bytes(self._columns["rle_bytes"][start:stop])}
         return None
+
+    @property
+    def mask_kinds(self) -> np.ndarray:
+        """``[A]`` uint8: :data:`NO_MASK`, :data:`POLYGONS` or :data:`RLE`."""
+        return self._columns["mask_kind"]
+
+    def polygon_corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """``[P]`` row of each polygon's annotation and ``[P]`` number of its corners, over all polygons."""
+        rows = np.repeat(np.arange(self.num_annotations), np.diff(self._columns["ring_offsets"]))
+        return rows, np.diff(self._columns["point_offsets"])
+
+    def verified(self, image: int) -> np.ndarray:
+        """``[C]`` bool, true for classes of which an image holds no more instances than are annotated.
+
+        In federated data those are the classes known to be absent and the annotated ones, less those that are not
+        exhaustively annotated; of all others nobody knows. Otherwise every class is verified.
+        """
+        if not self.federated:
+            return np.ones(self.num_classes, dtype=bool)
+        verified = np.zeros(self.num_classes, dtype=bool)
+        verified[self.ann_labels[self.annotations_of(image)]] = True
+        verified[self.neg_labels(image)] = True
+        verified[self.not_exhaustive_labels(image)] = False
+        return verified
 
     def neg_labels(self, image: int) -> np.ndarray:
         """``[k]`` int32 labels known to be absent from an image."""

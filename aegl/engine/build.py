@@ -78,7 +78,7 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
             config, checkpoint = open_run(run, config)
         else:
             runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
-        parts = _prepare(config, checkpoint, world)
+        parts = _prepare(config, checkpoint, world, progress)
         if run and checkpoint:
             refuse_finished(run, checkpoint, parts.iterations)
         # Only now is the request known to be sound: a refused one leaves no empty run behind.
@@ -130,9 +130,9 @@ def _new_run(config: Config, world: World) -> Path:
     return Path(world.broadcast_text(folder))
 
 
-def _prepare(config: Config, checkpoint: Checkpoint | None, world: World) -> _Parts:
+def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progress: Progress) -> _Parts:
     """Data, model and length of the run; where a wrong request is found out."""
-    splits = open_splits(config, world)
+    splits = open_splits(config, world, progress if world.is_main else None)
     sampler = training_sampler(config, splits, world)
     iterations = _iterations(config, sampler.epoch_length)
     rng.seed_all(config.seed)  # the same start on every process, and the same classifier for every run of a seed
@@ -241,6 +241,7 @@ def _validation(
         class_band=splits.statistics.class_band,
         band_names=splits.statistics.band_names,
         max_det=config.max_det if splits.protocol == "lvis" else None,
+        statistics=splits.statistics,
     )
     dataset = evaluation_set(splits.val, meta)
 

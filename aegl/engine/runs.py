@@ -10,7 +10,11 @@ from aegl.errors import CheckpointError, ConfigError, RunError
 ARGS_FILE = "args.yaml"
 RESULTS_FILE = "results.csv"
 METRICS_FILE = "metrics.json"
+PER_CLASS_FILE = "per_class.csv"
+CURVES_FILE = "pr_curves.npz"
 PREDICTIONS_FILE = "predictions.json"
+SHARDS_FOLDER = "detections"
+"""Where detections lie while an evaluation is not finished."""
 WEIGHTS_FOLDER = "weights"
 
 
@@ -86,9 +90,14 @@ def run_of(weights: str | Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all. Raises :class:`RunError` if the disk refuses."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for any content."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error

@@ -20,6 +20,7 @@ from aegl.metadata import ModelMeta
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
+    from aegl.progress import Progress
 
 LOGGER = logging.getLogger("aegl")
 
@@ -47,8 +48,13 @@ class Splits:
         return ", ".join(f"{self.train.image_ids[row]} ({self.train.image_path(row)})" for row in rows)
 
 
-def open_splits(config: Config, world: World) -> Splits:
+def open_splits(config: Config, world: World, progress: Progress | None = None) -> Splits:
     """Open both splits; what must be built first is built by the main process while the others wait.
+
+    Args:
+        config: names the data.
+        world: the processes.
+        progress: told how far the first reading of a file is.
 
     Raises:
         ConfigError: if no data set is named.
@@ -58,7 +64,9 @@ def open_splits(config: Config, world: World) -> Splits:
         raise ConfigError("data: not given; name a data set (data=shapes_lt, data=lvis_v1) or your own file or folder")
     if not world.is_main:
         world.barrier()
-    source = resolve_data(config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands)
+    source = resolve_data(
+        config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands, progress=progress
+    )
     train, val = source.open("train"), source.open("val")
     if world.is_main:
         world.barrier()
@@ -104,7 +112,15 @@ def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampl
 def training_set(config: Config, splits: Splits, meta: ModelMeta) -> DetectionDataset:
     """Augmented training images with targets."""
     transform = TrainTransform(tuple(config.train_imgsz), config.flip)
-    return DetectionDataset(splits.train, preprocess_of(meta), transform=transform, seed=config.seed)
+    if config.ignore_unverified and not splits.train.federated:
+        LOGGER.info("ignore_unverified=true changes nothing: %s is annotated exhaustively", splits.train.source)
+    return DetectionDataset(
+        splits.train,
+        preprocess_of(meta),
+        transform=transform,
+        seed=config.seed,
+        with_verified=config.ignore_unverified and splits.train.federated,
+    )
 
 
 def evaluation_set(store: AnnotationStore, meta: ModelMeta) -> DetectionDataset:

@@ -1,4 +1,8 @@
-"""Evaluation of a model on a split: inference on every process, scoring on the main one, memory bounded."""
+"""Evaluation of a model on a split: inference on every process, scoring on the main one, memory bounded.
+
+Each process writes what it finds to disk, image by image. Whatever interrupts the evaluation, these files stay, and
+``predictions=`` scores them.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from aegl.engine.backend import Backend
 from aegl.engine.distributed import World
 from aegl.engine.postprocess import to_original
-from aegl.engine.runs import PREDICTIONS_FILE
+from aegl.engine.runs import PREDICTIONS_FILE, SHARDS_FOLDER
 from aegl.engine.scorer import Scorer
 from aegl.errors import DataError, RunError
 from aegl.metadata import ModelMeta
-from aegl.metrics import DetectionTable, DetectionTableBuilder
+from aegl.metrics import DetectionTable, shards
 from aegl.types import Batch
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def validate(
         scorer: scores and writes ``metrics.json``.
         conf: lowest score to keep.
         max_det: most detections to keep per image.
-        folder: the run's folder; shards of several processes lie there for a while.
+        folder: the run's folder; the detections of every process lie there until they are scored.
         progress: told of images and of scoring.
         world: the processes.
         save_predictions: write ``predictions.json`` (COCO results format) into ``folder``.
@@ -66,14 +69,23 @@ def validate(
     require_same_classes(backend.meta, store)
     world = world or World()
     started = time.perf_counter()
-    table, seen = _infer(backend, batches, store, conf, max_det, progress, world)
-    table = _merge(table, seen, len(store.image_ids), folder, world)
+    parts = folder / SHARDS_FOLDER
+    if world.is_main:
+        shards.create(parts, store)
+    world.barrier()
+    with shards.ShardWriter(parts, world.rank) as writer:
+        seen = _infer(backend, batches, store, writer, conf, max_det, progress, world)
+    _require_all_images(int(world.sum_(torch.tensor([seen], device=world.device))), store)
     seconds = time.perf_counter() - started
     summary: dict[str, Any] = {}
     if world.is_main:
+        table, seen = shards.read(parts, store)
+        _require_all_images(seen, store)
         if save_predictions:
             _write_predictions(table, store, folder / PREDICTIONS_FILE)
         summary = scorer.score(table, folder=folder, progress=progress, inference_seconds=seconds)
+        del table  # it maps the files
+        shutil.rmtree(parts, ignore_errors=True)
     else:
         LOGGER.info("process %d waits while the main process scores", world.rank)
     world.barrier()
@@ -93,13 +105,13 @@ def _infer(
     backend: Backend,
     batches: Iterable[Batch],
     store: AnnotationStore,
+    writer: shards.ShardWriter,
     conf: float,
     max_det: int,
     progress: Progress,
     world: World,
-) -> tuple[DetectionTable, int]:
-    """Detections of this process's images, and how many images those are."""
-    builder = DetectionTableBuilder(with_masks=True)
+) -> int:
+    """Write the detections of this process's images; returns how many images those are."""
     seen = 0
     if world.is_main:
         progress.start("val", -(-len(store.image_ids) // world.size), "image")
@@ -110,41 +122,21 @@ def _infer(
             found = to_original(detections, row, size=size, orig_size=orig_size, conf=conf, max_det=max_det)
             boxes = found.boxes_orig.copy()
             boxes[:, 2:] -= boxes[:, :2]
-            builder.append(image, found.labels, found.scores, boxes, [mask["counts"] for mask in found.masks])
+            writer.append(image, found.labels, found.scores, boxes, [mask["counts"] for mask in found.masks])
         seen += len(batch.image_index)
         if world.is_main:
             progress.update(len(batch.image_index))
     if world.is_main:
         progress.finish()
-    return builder.build(), seen
+    return seen
 
 
-def _merge(table: DetectionTable, seen: int, expected: int, folder: Path, world: World) -> DetectionTable:
-    """All processes' detections, sorted by image, on the main process: exchanged through files, never over the wire."""
-    if world.size > 1:
-        shards = folder / ".shards"
-        if world.is_main:
-            shutil.rmtree(shards, ignore_errors=True)
-            shards.mkdir(parents=True)
-        world.barrier()
-        try:
-            table.save(shards / f"{world.rank}.npz")
-        except OSError as error:
-            raise RunError(
-                f"{shards}: cannot write the detections of process {world.rank} ({error.strerror})"
-            ) from error
-        seen = _total(seen, world)
-        if world.is_main:
-            table = DetectionTable.concatenate([DetectionTable.load(shards / f"{r}.npz") for r in range(world.size)])
-            shutil.rmtree(shards)
-    if seen != expected:
-        raise RunError(f"{seen} images were evaluated, the split has {expected}: a data loading process was lost")
-    # The order decides among equal scores; by image it does not depend on the number of processes.
-    return table.take(np.argsort(table.image_index, kind="stable"))
-
-
-def _total(count: int, world: World) -> int:
-    return int(world.sum_(torch.tensor([count], device=world.device)))
+def _require_all_images(seen: int, store: AnnotationStore) -> None:
+    if seen != len(store.image_ids):
+        raise RunError(
+            f"{seen} images were evaluated, the split has {len(store.image_ids)}: a data loading process was lost, or "
+            "the processes do not share the run's folder"
+        )
 
 
 def _write_predictions(table: DetectionTable, store: AnnotationStore, path: Path) -> None:

@@ -1,19 +1,27 @@
 """The contract between a long-tail classification loss and everything else.
 
 A loss owns its logits: it says how many there are, how the classifier that makes them starts, and how they become
-scores. The box head, the trainer and the exporter call the five members below and know no method by name.
+scores. The box head, the trainer and the exporter call the members below and know no method by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aegl.longtail.statistics import ClassStatistics
 
 Draws = Mapping[str, Tensor]
 """Random tensors injected by tests in place of a loss's own draws, by the name the loss documents."""
+
+HIDDEN = -8192.0
+"""Logit of a class about which a row says nothing: probability 0, no loss, no gradient.
+
+Finite, so that no loss can make NaN of it, and a power of two, so that it is the same in every float dtype.
+"""
 
 
 class ClassificationLoss(nn.Module):
@@ -60,6 +68,21 @@ class ClassificationLoss(nn.Module):
         A batch without rows, without foreground or without background gives a finite value connected to ``logits``.
         """
         raise TypeError(f"{type(self).__name__} does not define forward()")
+
+    def hide_unverified(self, logits: Tensor, labels: Tensor, verified: Tensor) -> Tensor:
+        """Logits that no loss learns from where nobody knows whether a class is in the row's image.
+
+        What comes back is for :meth:`forward`. A hidden class adds nothing to an element-wise loss and is out of the
+        denominator of a softmax; a row's own class and columns after the ``C`` classes are never hidden.
+
+        Args:
+            logits: ``[N, num_logits]``; the first ``C`` columns are those of the classes.
+            labels: ``[N]`` int64, background ``C``.
+            verified: ``[N, C]`` bool.
+        """
+        classes = torch.arange(self.num_classes, device=labels.device)
+        hidden = ~(verified | (labels[:, None] == classes))
+        return logits.masked_fill(F.pad(hidden, (0, logits.shape[1] - self.num_classes)), HIDDEN)
 
     def scores(self, logits: Tensor) -> Tensor:
         """``[..., num_logits]`` logits to ``[..., C]`` scores in [0, 1]: pure, traceable, nothing written in place."""

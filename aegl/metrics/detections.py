@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aegl.errors import DataError
-from aegl.metrics import results_json
+from aegl.metrics import results_json, results_write
 from aegl.metrics.rle import MaskColumn, pixel_counts
+from aegl.progress import SilentProgress
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
+    from aegl.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,20 @@ class DetectionTable:
         return len(self.image_index)
 
     @classmethod
-    def from_results_json(cls, path: str | Path, store: AnnotationStore) -> DetectionTable:
-        """Read a COCO or LVIS results file.
+    def from_results_json(
+        cls, path: str | Path, store: AnnotationStore, progress: Progress | None = None
+    ) -> DetectionTable:
+        """Read a COCO or LVIS results file; memory is that of the table and a few megabytes.
 
         Raises:
             DataError: naming file, record number (from 0) and reason: no or corrupt JSON, an image or category id that
                 ``store`` lacks, a missing or non-finite score or box, a mask of a wrong size or with broken runs.
         """
-        return cls(**results_json.read(Path(path), store))
+        return cls(**results_json.read(Path(path), store, progress or SilentProgress()))
 
     def to_results_json(self, path: str | Path, store: AnnotationStore) -> None:
         """Write a results file that the official packages read; floats keep their exact value."""
-        results_json.write(Path(path), store, vars(self))
+        results_write.write(Path(path), store, self)
 
     def take(self, rows: np.ndarray) -> DetectionTable:
         """The detections of ``rows`` (int64 indices), in that order."""
@@ -70,6 +73,8 @@ class DetectionTable:
 
     def top_rows(self, max_det: int) -> np.ndarray:
         """Rows of the ``max_det`` best detections of every image over all classes, in the table's order (int64)."""
+        if len(self) and np.bincount(self.image_index).max() <= max_det:
+            return np.arange(len(self))
         order = np.lexsort((-self.score, self.image_index))
         image = self.image_index[order]
         rank = np.arange(len(order)) - np.searchsorted(image, image, side="left")
@@ -80,32 +85,11 @@ class DetectionTable:
         rows = self.top_rows(max_det)
         return self if len(rows) == len(self) else self.take(rows)
 
-    def areas(self) -> np.ndarray:
-        """``[D]`` float64 area that decides a detection's size range (see ``boxes_given``)."""
+    def areas(self, rows: np.ndarray) -> np.ndarray:
+        """Float64 area that decides the size range of the detections of ``rows`` (see ``boxes_given``)."""
         if self.boxes_given or self.masks is None:
-            return np.asarray(self.boxes_xywh_orig[:, 2] * self.boxes_xywh_orig[:, 3])
-        return pixel_counts(self.masks)[0].astype(np.float64)
-
-    def save(self, path: str | Path) -> None:
-        """Write the table as one uncompressed ``.npz`` shard."""
-        columns: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "masks"}
-        if self.masks is not None:
-            columns |= {"mask_data": self.masks.data, "mask_offsets": self.masks.offsets}
-        with Path(path).open("wb") as file:
-            np.savez(file, **columns)
-
-    @classmethod
-    def load(cls, path: str | Path) -> DetectionTable:
-        """Read a shard written by :meth:`save`. Raises :class:`DataError` if it is missing or is none."""
-        try:
-            with np.load(path, allow_pickle=False) as shard:
-                columns = dict(shard)
-            masks = (
-                MaskColumn(columns.pop("mask_data"), columns.pop("mask_offsets")) if "mask_data" in columns else None
-            )
-            return cls(masks=masks, boxes_given=bool(columns.pop("boxes_given")), **columns)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a shard of detections written by aegl ({error})") from error
+            return np.asarray(self.boxes_xywh_orig[rows, 2] * self.boxes_xywh_orig[rows, 3])
+        return pixel_counts(self.masks.take(rows))[0].astype(np.float64)
 
     @classmethod
     def concatenate(cls, tables: Sequence[DetectionTable]) -> DetectionTable:
@@ -116,7 +100,8 @@ class DetectionTable:
         """
         filled = [t for t in tables if len(t)] or list(tables[:1])
         if not filled:
-            return DetectionTableBuilder(with_masks=False).build()
+            none = np.zeros(0, dtype=np.int32)
+            return cls(none, none, np.zeros(0), np.zeros((0, 4)))
         columns = [t.masks for t in filled if t.masks is not None]
         if len(columns) not in (0, len(filled)):
             raise DataError("detections with masks and without cannot be merged: score them separately")
@@ -140,6 +125,7 @@ class DetectionTableBuilder:
 
     with_masks: bool
     _images: list[DetectionTable] = field(default_factory=list, init=False)
+    _masks: list[bytes] = field(default_factory=list, init=False)
 
     def append(
         self,
@@ -169,14 +155,11 @@ class DetectionTableBuilder:
                 np.asarray(labels, dtype=np.int32),
                 np.asarray(scores, dtype=np.float64),
                 np.asarray(boxes_xywh_orig, dtype=np.float64),
-                None if masks is None else MaskColumn.from_counts(masks),
             )
         )
+        self._masks += masks or ()
 
     def build(self) -> DetectionTable:
         """The table of everything appended so far."""
-        if self._images:
-            return DetectionTable.concatenate(self._images)
-        none = np.zeros(0, dtype=np.int32)
-        masks = MaskColumn.from_counts([]) if self.with_masks else None
-        return DetectionTable(none, none, np.zeros(0), np.zeros((0, 4)), masks)
+        table = DetectionTable.concatenate(self._images)
+        return replace(table, masks=MaskColumn.from_counts(self._masks) if self.with_masks else None)

@@ -60,7 +60,7 @@ class GroundTruth:
 
     def counts(self, annotation: int) -> bytes:
         """The annotation's mask as RLE ``counts``. Raises :class:`DataError` if it has none that can be used."""
-        height, width = (int(v) for v in self.image_sizes[self.ann_image[annotation]])
+        height, width = self.image_sizes[self.ann_image[annotation]].tolist()
         try:
             return encode(self.segmentation(annotation), height, width)
         except (ValueError, TypeError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -99,19 +100,33 @@ def _box_iou(det: np.ndarray, gt: np.ndarray, crowd: np.ndarray) -> np.ndarray:
 def mask_edges(
     det_pair: np.ndarray,
     gt_pair: np.ndarray,
-    det_rle: Callable[[int], dict[str, object]],
-    gt_rle: Callable[[int], dict[str, object]],
+    det_rles: Callable[[np.ndarray], list[dict[str, Any]]],
+    gt_rles: Callable[[np.ndarray], list[dict[str, Any]]],
     gt_crowd: np.ndarray,
     threshold: float,
 ) -> Edges:
-    """Overlaps of masks; ``det_rle`` and ``gt_rle`` give the mask at a position, the rest as in :func:`box_edges`."""
-    parts = []
-    for pair in np.intersect1d(det_pair, gt_pair):
-        d0, d1 = np.searchsorted(det_pair, [pair, pair + 1])
-        g0, g1 = np.searchsorted(gt_pair, [pair, pair + 1])
-        det, gt = np.arange(d0, d1), np.arange(g0, g1)
-        crowd = gt_crowd[g0:g1].astype(np.uint8)
-        iou = mask_utils.iou([det_rle(int(d)) for d in det], [gt_rle(int(g)) for g in gt], crowd)
-        every = Edges(np.repeat(det, len(gt)), np.tile(gt, len(det)), np.asarray(iou, dtype=np.float64).reshape(-1))
-        parts.append(every.at_least(threshold))
-    return Edges.concatenate(parts)
+    """Overlaps of masks; ``det_rles`` and ``gt_rles`` give those at some positions, the rest as in :func:`box_edges`.
+
+    Only masks of pairs that hold both are asked for. Of these pycocotools compares the runs of those alone whose boxes
+    overlap; the boxes that come with detections need not hold their masks and could not tell.
+    """
+    det, gt = np.flatnonzero(np.isin(det_pair, gt_pair)), np.flatnonzero(np.isin(gt_pair, det_pair))
+    det_masks, gt_masks = det_rles(det), gt_rles(gt)
+    crowd = gt_crowd[gt].astype(np.uint8)
+    ious = []
+    det_ends, gt_ends = (_ends(pair) for pair in (det_pair[det], gt_pair[gt]))
+    d0 = g0 = 0
+    for d1, g1 in zip(det_ends.tolist(), gt_ends.tolist(), strict=True):
+        ious.append(np.reshape(mask_utils.iou(det_masks[d0:d1], gt_masks[g0:g1], crowd[g0:g1]), -1))
+        d0, g0 = d1, g1
+    # Every detection of a pair against every ground truth of it, as the matrices above are laid out.
+    width = np.repeat(np.diff(gt_ends, prepend=0), np.diff(det_ends, prepend=0))
+    first = np.repeat(np.concatenate([[0], gt_ends])[:-1], np.diff(det_ends, prepend=0))
+    column = np.arange(int(width.sum())) - np.repeat(np.cumsum(width) - width, width)
+    overlaps = np.concatenate([np.zeros(0), *ious])
+    return Edges(np.repeat(det, width), gt[np.repeat(first, width) + column], overlaps).at_least(threshold)
+
+
+def _ends(pair: np.ndarray) -> np.ndarray:
+    """Where each stretch of equal values ends."""
+    return np.append(np.flatnonzero(np.diff(pair)) + 1, len(pair)) if len(pair) else np.zeros(0, dtype=np.int64)

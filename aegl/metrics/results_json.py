@@ -1,107 +1,286 @@
-"""The results format of COCO and LVIS: a JSON list of ``image_id category_id score bbox? segmentation?`` records."""
+"""Reading the results format of COCO and LVIS: a JSON list of ``image_id category_id score bbox? segmentation?``.
+
+A file is read in stretches of records. Each is decoded straight to numbers; where that does not work out it is decoded
+to dictionaries, which takes every form that the format allows and names what is wrong with which record.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from aegl.errors import DataError
+from aegl.metrics.json_stream import likely_cuts, read_stretch, stream_list
+from aegl.metrics.parallel import ordered_map
 from aegl.metrics.rle import MaskColumn, boxes_of, encode, pixel_counts
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
+    from aegl.progress import Progress
+
+Records = list[dict[str, Any]]
+_MEGABYTE = 1 << 20
 
 
-def read(path: Path, store: AnnotationStore) -> dict[str, Any]:
+class _Rle(msgspec.Struct, gc=False):
+    size: tuple[int, int]
+    counts: str
+
+
+class _Record(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    score: float
+    bbox: tuple[float, float, float, float] | None = None
+    segmentation: _Rle | None = None
+
+
+_decode_records = msgspec.json.Decoder(list[_Record]).decode
+
+
+class _UnusualError(Exception):
+    """Records that the fast way does not take."""
+
+
+_NEEDS_A_CLOSER_LOOK = (msgspec.MsgspecError, _UnusualError, TypeError, AttributeError, ValueError, OverflowError)
+"""What the fast way ends with where a value is missing, of another form or out of range."""
+
+
+def read(path: Path, store: AnnotationStore, progress: Progress) -> dict[str, Any]:
     """Columns of a :class:`aegl.metrics.detections.DetectionTable`; raises :class:`DataError` as documented there."""
-    records = _load(path)
-    image_index = _indices(path, records, "image_id", store.image_ids)
-    label = _indices(path, records, "category_id", store.categories.ids)
-    score = _numbers(path, records, "score", ())
-    sizes = np.asarray(store.image_sizes)[image_index]
-    # As the official packages do, the first record tells what all of them carry.
-    has_boxes = bool(records) and bool(records[0].get("bbox"))
-    has_masks = bool(records) and records[0].get("segmentation") is not None
-    if records and not has_boxes and not has_masks:
-        raise DataError(f"{path}: record 0 has neither bbox nor segmentation: is it a results file?")
-    masks = _masks(path, records, sizes) if has_masks else None
-    boxes = _numbers(path, records, "bbox", (4,)) if has_boxes or masks is None else boxes_of(masks, sizes)
-    return {
-        "image_index": image_index.astype(np.int32),
-        "label": label.astype(np.int32),
-        "score": score,
-        "boxes_xywh_orig": boxes,
-        "masks": masks,
-        "boxes_given": has_boxes or not has_masks,
-    }
-
-
-def write(path: Path, store: AnnotationStore, columns: Mapping[str, Any]) -> None:
-    """Write a table's columns, one record a line; boxes derived from masks are left out."""
-    masks: MaskColumn | None = columns["masks"]
-    image_ids = np.asarray(store.image_ids)
-    category_ids = np.asarray(store.categories.ids)
-    with path.open("w", encoding="utf-8") as file:
-        file.write("[")
-        for row, (image, label) in enumerate(zip(columns["image_index"], columns["label"], strict=True)):
-            record: dict[str, Any] = {"image_id": int(image_ids[image]), "category_id": int(category_ids[label])}
-            if columns["boxes_given"]:
-                record["bbox"] = columns["boxes_xywh_orig"][row].tolist()
-            record["score"] = float(columns["score"][row])
-            if masks is not None:
-                size = [int(v) for v in store.image_sizes[image]]
-                record["segmentation"] = {"size": size, "counts": masks[row].decode("ascii")}
-            file.write((",\n" if row else "\n") + json.dumps(record, allow_nan=False))
-        file.write("\n]\n")
-
-
-def _load(path: Path) -> list[dict[str, Any]]:
+    reader = _Reader(path, store)
     try:
-        with path.open(encoding="utf-8") as file:
-            records = json.load(file)
+        _check_is_list(path)
+        for part in _parts(path, reader, progress):
+            reader.add(part)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}): give the path of a results file") from error
     except ValueError as error:
-        raise DataError(f"{path}: corrupt JSON ({error})") from error
-    if not isinstance(records, list):
-        raise DataError(f"{path}: holds a {type(records).__name__}; a results file is a list of detections")
-    for number, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise DataError(f"{path}: record {number} is no detection but {_short(record)}")
-    return records
+        where = f" after record {reader.count - 1}" if reader.count else ""
+        raise DataError(f"{path}: corrupt JSON{where} ({error})") from error
+    return reader.columns()
 
 
-def _indices(path: Path, records: list[dict[str, Any]], key: str, ids: Any) -> np.ndarray:
-    """Position of each record's id among ``ids``."""
-    index: dict[float, int] = {int(known): row for row, known in enumerate(ids)}
-    found = np.zeros(len(records), dtype=np.int64)
-    for number, record in enumerate(records):
-        value = record.get(key)
-        row = index.get(value) if isinstance(value, int | float) else None
-        if row is None:
-            problem = f"has no {key}" if value is None else f"has {key} {_short(value)}, which the ground truth lacks"
-            raise DataError(f"{path}: record {number} {problem}")
-        found[number] = row
-    return found
+def _parts(path: Path, reader: _Reader, progress: Progress) -> Iterator[_Part]:
+    """Stretch by stretch on all cores; from the first that does not work out on, one after the other with more care."""
+    cuts = likely_cuts(path)
+    progress.start("read", -(-cuts[-1] // _MEGABYTE), "MB")
+
+    def decode(stretch: tuple[int, int]) -> _Part | None:
+        try:
+            return reader.decode(read_stretch(path, *stretch))
+        except (ValueError, DataError):
+            return None  # the cut may be wrong, and this process does not know the number of the record
+
+    stretches = list(itertools.pairwise(cuts)) or [(0, 0)]
+    # The first stretch tells what to expect of the others, so these are begun when it has been added.
+    decoded = itertools.chain(map(decode, stretches[:1]), ordered_map(decode, stretches[1:]))
+    for part, (start, stop) in zip(decoded, stretches, strict=True):
+        if part is None:
+            yield from stream_list(path, start, reader.decode)
+            break
+        yield part
+        progress.update(-(-stop // _MEGABYTE) - -(-start // _MEGABYTE))
+    progress.finish()
 
 
-def _numbers(path: Path, records: list[dict[str, Any]], key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """``[N, *shape]`` float64; every entry present and finite."""
-    values = [record.get(key) for record in records]
-    try:
-        array = np.array(values, dtype=np.float64).reshape(len(records), *shape)
-        if np.isfinite(array).all():
-            return array
-    except (TypeError, ValueError):
-        pass  # the search below names the record
-    number = next(n for n, value in enumerate(values) if not _is_finite(value, shape))
-    wanted = "a finite number" if not shape else f"a list of {shape[0]} finite numbers"
-    problem = f"has no {key}" if values[number] is None else f"has {key} {_short(values[number])}, not {wanted}"
-    raise DataError(f"{path}: record {number} {problem}")
+def _check_is_list(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(64).lstrip().startswith(b"{"):
+            raise DataError(f"{path}: holds an object; a results file is a list of detections")
+
+
+@dataclass
+class _Part:
+    """Columns of one stretch of records."""
+
+    image_index: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+    masks: MaskColumn | None
+
+
+@dataclass
+class _Reader:
+    """Turns stretches of records into columns that grow in place, so that joining them takes no second copy."""
+
+    path: Path
+    store: AnnotationStore
+    count: int = 0
+    has_boxes: bool = True
+    has_masks: bool = False
+    _grown: defaultdict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+
+    def __post_init__(self) -> None:
+        self.images = _Ids("image_id", self.store.image_ids)
+        self.labels = _Ids("category_id", self.store.categories.ids)
+        self.sizes = np.asarray(self.store.image_sizes)
+
+    def decode(self, text: bytes) -> _Part:
+        """Columns of a JSON list; ``ValueError`` if it is no JSON, :class:`DataError` if a record is wrong."""
+        try:
+            records = _decode_records(text)
+            if not self.count and records:
+                self._expect(records[0].bbox, records[0].segmentation)
+            return self._from_numbers(records)
+        except _NEEDS_A_CLOSER_LOOK:
+            return self._from_dictionaries(json.loads(text))
+
+    def add(self, part: _Part) -> None:
+        """Append a stretch."""
+        self.count += len(part.score)
+        columns = {"image": part.image_index, "label": part.label, "score": part.score, "boxes": part.boxes}
+        if part.masks is not None:
+            columns |= {"mask_data": part.masks.parts[0], "mask_lengths": part.masks.lengths}
+        for name, values in columns.items():
+            self._grown[name] += values.tobytes()
+
+    def columns(self) -> dict[str, Any]:
+        """Everything added, as columns of a table."""
+
+        def column(name: str, dtype: type) -> np.ndarray:
+            return np.frombuffer(self._grown[name], dtype=dtype)
+
+        return {
+            "image_index": column("image", np.int32),
+            "label": column("label", np.int32),
+            "score": column("score", np.float64),
+            "boxes_xywh_orig": column("boxes", np.float64).reshape(-1, 4),
+            "masks": MaskColumn.packed(column("mask_data", np.uint8), column("mask_lengths", np.int32))
+            if self.has_masks
+            else None,
+            "boxes_given": self.has_boxes,
+        }
+
+    def _expect(self, bbox: Any, segmentation: Any) -> None:
+        # As the official packages do, the first record tells what all of them carry.
+        self.has_boxes, self.has_masks = bool(bbox), segmentation is not None
+        if not self.has_boxes and not self.has_masks:
+            raise DataError(f"{self.path}: record 0 has neither bbox nor segmentation: is it a results file?")
+
+    def _from_numbers(self, records: list[_Record]) -> _Part:
+        count = len(records)
+        image = self.images.rows(np.fromiter(map(attrgetter("image_id"), records), np.int64, count))
+        label = self.labels.rows(np.fromiter(map(attrgetter("category_id"), records), np.int64, count))
+        score = np.fromiter(map(attrgetter("score"), records), np.float64, count)
+        boxes, masks = None, None
+        if self.has_masks:
+            rles = [record.segmentation for record in records]
+            sizes = np.fromiter(itertools.chain.from_iterable(map(attrgetter("size"), rles)), np.int64, 2 * count)
+            lengths = np.fromiter(map(len, map(attrgetter("counts"), rles)), np.int32, count)
+            data = "".join(map(attrgetter("counts"), rles)).encode("ascii")
+            masks = MaskColumn.packed(np.frombuffer(data, dtype=np.uint8), lengths)
+            if (sizes.reshape(-1, 2) != self.sizes[image]).any():
+                raise _UnusualError
+        if self.has_boxes:
+            sides = itertools.chain.from_iterable(map(attrgetter("bbox"), records))
+            boxes = np.fromiter(sides, np.float64, 4 * count).reshape(-1, 4)
+        return self._part(image, label, score, boxes, masks)
+
+    def _from_dictionaries(self, records: Any) -> _Part:
+        if not isinstance(records, list):
+            raise DataError(f"{self.path}: holds a {type(records).__name__}; a results file is a list of detections")
+        for number, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise self._wrong(number, f"is no detection but {_short(record)}")
+        image = self._known(records, self.images)
+        label = self._known(records, self.labels)
+        score = self._numbers(records, "score", ())
+        if not self.count and records:
+            self._expect(records[0].get("bbox"), records[0].get("segmentation"))
+        masks = self._masks(records, image) if self.has_masks else None
+        boxes = self._numbers(records, "bbox", (4,)) if self.has_boxes else None
+        return self._part(image, label, score, boxes, masks)
+
+    def _part(
+        self,
+        image: np.ndarray,
+        label: np.ndarray,
+        score: np.ndarray,
+        boxes: np.ndarray | None,
+        masks: MaskColumn | None,
+    ) -> _Part:
+        if not np.isfinite(score).all() or not (boxes is None or np.isfinite(boxes).all()):
+            raise _UnusualError
+        if masks is not None:
+            self._check_pixels(masks, self.sizes[image])
+        if boxes is None:
+            boxes = np.zeros((0, 4)) if masks is None else boxes_of(masks, self.sizes[image])
+        return _Part(image.astype(np.int32), label.astype(np.int32), score, boxes, masks)
+
+    def _check_pixels(self, masks: MaskColumn, sizes: np.ndarray) -> None:
+        pixels = pixel_counts(masks)[1]
+        wrong = np.flatnonzero(pixels != sizes.prod(axis=1, dtype=np.int64))
+        if len(wrong):
+            got = "are no valid RLE" if pixels[wrong[0]] < 0 else f"cover {pixels[wrong[0]]} pixels"
+            size = " x ".join(str(v) for v in sizes[wrong[0]])
+            raise self._wrong(int(wrong[0]), f"has a mask whose counts {got}, the image has {size}")
+
+    def _known(self, records: Records, ids: _Ids) -> np.ndarray:
+        found = np.zeros(len(records), dtype=np.int64)
+        for number, record in enumerate(records):
+            value = record.get(ids.key)
+            row = ids.row(value)
+            if row is None:
+                missing = f"has no {ids.key}"
+                strange = f"has {ids.key} {_short(value)}, which the ground truth lacks"
+                raise self._wrong(number, missing if value is None else strange)
+            found[number] = row
+        return found
+
+    def _numbers(self, records: Records, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        """``[N, *shape]`` float64; every entry present and finite."""
+        values = [record.get(key) for record in records]
+        for number, value in enumerate(values):
+            if not _is_finite(value, shape):
+                wanted = "a finite number" if not shape else f"a list of {shape[0]} finite numbers"
+                wrong = f"has no {key}" if value is None else f"has {key} {_short(value)}, not {wanted}"
+                raise self._wrong(number, wrong)
+        return np.array(values, dtype=np.float64).reshape(len(records), *shape)
+
+    def _masks(self, records: Records, image: np.ndarray) -> MaskColumn:
+        counts = []
+        for number, (record, size) in enumerate(zip(records, self.sizes[image].tolist(), strict=True)):
+            try:
+                counts.append(encode(record.get("segmentation"), *size))
+            except (ValueError, TypeError) as error:
+                raise self._wrong(number, f"cannot be used: {error}") from error
+        return MaskColumn.from_counts(counts)
+
+    def _wrong(self, number: int, reason: str) -> DataError:
+        return DataError(f"{self.path}: record {self.count + number} {reason}")
+
+
+class _Ids:
+    """Rows of ids."""
+
+    def __init__(self, key: str, ids: Any) -> None:
+        self.key = key
+        ids = np.asarray(ids, dtype=np.int64)
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+        self._row: dict[float, int] = {known: row for row, known in enumerate(ids.tolist())}
+
+    def row(self, value: Any) -> int | None:
+        """Row of an id, None if there is none."""
+        return self._row.get(value) if isinstance(value, int | float) else None
+
+    def rows(self, values: np.ndarray) -> np.ndarray:
+        """Rows of int64 ids; :class:`_UnusualError` if one is unknown."""
+        place = np.searchsorted(self._sorted, values)
+        if len(values) and (place.max() >= len(self._sorted) or (self._sorted[place] != values).any()):
+            raise _UnusualError
+        return np.asarray(self._order[place])
 
 
 def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
@@ -110,24 +289,6 @@ def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:
     except (TypeError, ValueError):
         return False
     return array.shape == shape and bool(np.isfinite(array).all())
-
-
-def _masks(path: Path, records: list[dict[str, Any]], sizes: np.ndarray) -> MaskColumn:
-    counts = []
-    for number, record in enumerate(records):
-        height, width = (int(v) for v in sizes[number])
-        try:
-            counts.append(encode(record.get("segmentation"), height, width))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: record {number}: {error}") from error
-    masks = MaskColumn.from_counts(counts)
-    pixels = pixel_counts(masks)[1]
-    wrong = np.flatnonzero(pixels != sizes.prod(axis=1))
-    if len(wrong):
-        got = "are no valid RLE" if pixels[wrong[0]] < 0 else f"cover {pixels[wrong[0]]} pixels"
-        size = " x ".join(str(v) for v in sizes[wrong[0]])
-        raise DataError(f"{path}: record {wrong[0]}: the mask's counts {got}, the image has {size}")
-    return masks
 
 
 def _short(value: Any) -> str:

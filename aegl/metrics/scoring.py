@@ -6,22 +6,30 @@ A protocol says which detections count and what is ignored (:class:`Problem`); e
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from aegl.errors import DataError
 from aegl.metrics.detections import DetectionTable
 from aegl.metrics.ground_truth import GroundTruth
-from aegl.metrics.iou import Edges, box_edges, mask_edges
 from aegl.metrics.matching import greedy_match
-from aegl.metrics.precision import precision_recall
-from aegl.metrics.rle import as_rle
+from aegl.metrics.overlaps import OVERLAPS
+from aegl.metrics.parallel import ordered_map
+from aegl.metrics.precision import RECALL_POINTS, precision_recall
+from aegl.progress import Progress, SilentProgress
 
 log = logging.getLogger("aegl")
 
+Finished = TypeVar("Finished")
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """``[T]`` float64."""
+_BLOCK = 1 << 16
+"""Detections judged at once; bounds the memory, not the result."""
+_SMALL_BLOCK, _SHARES = 1 << 13, 16
+"""Fewer detections are not worth a process of their own, and shares into which more are cut."""
 AREA_RANGES = np.array([[0.0, 1e10], [0.0, 32.0**2], [32.0**2, 96.0**2], [96.0**2, 1e10]])
 """``[A, 2]`` square pixels, both ends included: all, small, medium, large."""
 
@@ -63,48 +71,173 @@ class Curves:
     recall: np.ndarray
     max_dets: tuple[int, ...]
 
+    def over(self, classes: np.ndarray) -> Curves:
+        """What the figures of these classes (``[C]`` bool) are means of."""
+        return Curves(self.precision[:, :, classes], self.recall[:, classes], self.max_dets)
 
-def score(problem: Problem, iou_type: str) -> Curves:
-    """Match and accumulate.
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What became of the detections: by class, within a class by image, within an image by falling score.
+
+    Args:
+        label: ``[D]`` int64.
+        image: ``[D]`` int64 rank of the image by its id.
+        score: ``[D]`` float64.
+        rank: ``[D]`` int64 rank by score within image and class.
+        matched: ``[A, T, D]`` bool.
+        ignored: ``[A, T, D]`` bool: neither true nor false positives.
+        num_gt: ``[C, A]`` int64 ground truth to be found.
+        max_dets: as in :class:`Problem`.
+    """
+
+    label: np.ndarray
+    image: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+    num_gt: np.ndarray
+    max_dets: tuple[int, ...]
+
+    def curves(self) -> Curves:
+        """Precision and recall of every class."""
+        precision, recall = precision_recall(
+            det_label=self.label,
+            det_score=self.score,
+            det_rank=self.rank,
+            matched=self.matched,
+            ignored=self.ignored,
+            num_gt=self.num_gt,
+            max_dets=self.max_dets,
+        )
+        return Curves(precision, recall, self.max_dets)
+
+
+def score(problem: Problem, iou_type: str, progress: Progress | None = None) -> Curves:
+    """Match and accumulate; arguments and errors as for :func:`judge_blocks`."""
+    num_classes, max_dets = problem.gt.num_classes, problem.max_dets
+    shape = (len(IOU_THRESHOLDS), num_classes, len(AREA_RANGES))
+    precision = np.full((shape[0], len(RECALL_POINTS), *shape[1:]), -1.0)
+    recall = np.full((*shape, len(max_dets)), -1.0)
+    scored = _without_unscored_classes(problem)
+    for classes, curves in judge_blocks(scored, iou_type, Verdicts.curves, progress):
+        precision[:, :, classes], recall[:, classes] = curves.precision, curves.recall
+    return Curves(precision, recall, max_dets)
+
+
+def judge(problem: Problem, iou_type: str, progress: Progress | None = None) -> Verdicts:
+    """Match the detections of all classes; arguments and errors as for :func:`judge_blocks`."""
+    blocks = [
+        replace(verdicts, label=verdicts.label + classes.start)
+        for classes, verdicts in judge_blocks(problem, iou_type, lambda verdicts: verdicts, progress)
+    ]
+    axes = {"label": 0, "image": 0, "score": 0, "rank": 0, "num_gt": 0, "matched": 2, "ignored": 2}
+    joined = {name: np.concatenate([getattr(block, name) for block in blocks], axis) for name, axis in axes.items()}
+    return Verdicts(**joined, max_dets=problem.max_dets)
+
+
+def judge_blocks(
+    problem: Problem, iou_type: str, finish: Callable[[Verdicts], Finished], progress: Progress | None = None
+) -> Iterator[tuple[slice, Finished]]:
+    """Match, as many classes at once as hold a bounded number of detections, on all cores.
 
     Args:
         problem: what to score.
-        iou_type: ``bbox`` or ``segm``.
+        iou_type: ``bbox``, ``segm`` or ``boundary``.
+        finish: what to make of the verdicts of some classes, whose ``label`` is counted from the first of them.
+        progress: told of the classes that are done.
+
+    Yields:
+        The classes, and what ``finish`` has made of their verdicts.
 
     Raises:
         DataError: if masks are asked for and the detections or a ground truth have none.
     """
+    progress = progress or SilentProgress()
     gt, table = problem.gt, problem.table
-    num_images = len(gt.image_ids)
     image_rank = gt.image_order
-    gt_key = gt.ann_labels * num_images + image_rank[gt.ann_image]
-    gt_rows = np.argsort(gt_key, kind="stable")
-    gt_pair = gt_key[gt_rows]
+    _warn_of_id_zero(gt)
+    gt_rows = np.lexsort((image_rank[gt.ann_image], gt.ann_labels))
+    gt_starts = np.searchsorted(gt.ann_labels[gt_rows], np.arange(gt.num_classes + 1))
+    label = table.label[problem.rows]
+    order = np.argsort(label, kind="stable")
+    det_starts = np.searchsorted(label[order], np.arange(gt.num_classes + 1))
 
-    det_key = table.label[problem.rows].astype(np.int64) * num_images + image_rank[table.image_index[problem.rows]]
-    order = np.lexsort((-table.score[problem.rows], det_key))
-    det_rank = np.arange(len(order)) - np.searchsorted(det_key[order], det_key[order], side="left")
-    order, det_rank = (v[det_rank < problem.max_dets[-1]] for v in (order, det_rank))
-    det_rows, det_pair = problem.rows[order], det_key[order]
+    def work(classes: slice) -> Finished:
+        det = order[det_starts[classes.start] : det_starts[classes.stop]]
+        annotations = gt_rows[gt_starts[classes.start] : gt_starts[classes.stop]]
+        return finish(_judge(problem, iou_type, classes, det, annotations, image_rank))
 
-    gt_crowd = problem.gt_crowd[gt_rows]
+    blocks = list(_blocks(det_starts))
+    progress.start(f"score {iou_type}", gt.num_classes, "class")
+    for classes, finished in zip(blocks, ordered_map(work, blocks), strict=True):
+        yield classes, finished
+        progress.update(classes.stop - classes.start)
+    progress.finish()
+
+
+def _without_unscored_classes(problem: Problem) -> Problem:
+    """Detections of classes without ground truth change no figure of a class."""
+    has_gt = np.bincount(problem.gt.ann_labels, minlength=problem.gt.num_classes) > 0
+    keep = has_gt[problem.table.label[problem.rows]]
+    return problem if keep.all() else replace(problem, rows=problem.rows[keep], lenient=problem.lenient[keep])
+
+
+def _blocks(starts: np.ndarray) -> Iterator[slice]:
+    """Ranges of classes, each of few detections or of a single class; enough of them to share out."""
+    size = min(_BLOCK, max(_SMALL_BLOCK, int(starts[-1]) // _SHARES))
+    first = 0
+    while first < len(starts) - 1:
+        stop = int(np.searchsorted(starts, starts[first] + size, side="right")) - 1
+        stop = min(max(stop, first + 1), len(starts) - 1)
+        yield slice(first, stop)
+        first = stop
+
+
+def _judge(
+    problem: Problem, iou_type: str, classes: slice, det: np.ndarray, gt_rows: np.ndarray, image_rank: np.ndarray
+) -> Verdicts:
+    """Verdicts of a block of classes; ``det`` are positions in ``problem.rows``, ``gt_rows`` come by pair."""
+    gt, table, num_images = problem.gt, problem.table, len(image_rank)
+    det_key = table.label[problem.rows[det]].astype(np.int64) * num_images
+    det_key += image_rank[table.image_index[problem.rows[det]]]
+    order = np.lexsort((-table.score[problem.rows[det]], det_key))
+    det, det_pair = det[order], det_key[order]
+    det_rank = np.arange(len(det)) - np.searchsorted(det_pair, det_pair, side="left")
+    det, det_pair, det_rank = (v[det_rank < problem.max_dets[-1]] for v in (det, det_pair, det_rank))
+    rows = problem.rows[det]
+
+    gt_pair = gt.ann_labels[gt_rows] * num_images + image_rank[gt.ann_image[gt_rows]]
     gt_ignore = problem.gt_ignore[gt_rows] | _outside(gt.ann_areas[gt_rows])
-    find = {"bbox": _box_edges, "segm": _mask_edges}[iou_type]
-    edges = find(problem, det_rows, gt_rows, det_pair, gt_pair, gt_crowd)
-    match = greedy_match(edges, det_pair, gt_pair, gt_ignore, gt_crowd, IOU_THRESHOLDS)
-
-    matched, ignored = _verdicts(match, gt_ignore, _is_marked(gt, gt_rows))
-    ignored |= ~matched & (_outside(table.areas()[det_rows]) | problem.lenient[order])[:, None, :]
-    precision, recall = precision_recall(
-        det_label=det_pair // num_images,
-        det_score=table.score[det_rows],
-        det_rank=det_rank,
+    matched, ignored = np.empty((2, len(AREA_RANGES), len(IOU_THRESHOLDS), len(det)), dtype=bool)
+    for d in _whole_pairs(det_pair):
+        g = slice(*np.searchsorted(gt_pair, [det_pair[d.start], det_pair[d.stop - 1] + 1]))
+        pairs, ignore = (det_pair[d], gt_pair[g]), gt_ignore[:, g]
+        edges = OVERLAPS[iou_type](problem, rows[d], gt_rows[g], *pairs, IOU_THRESHOLDS[0])
+        match = greedy_match(edges, *pairs, ignore, problem.gt_crowd[gt_rows[g]], IOU_THRESHOLDS)
+        # The official packages note a match by the annotation's id, and so miss one with the id 0.
+        matched[..., d], ignored[..., d] = _verdicts(match, ignore, gt.ann_ids[gt_rows[g]] != 0)
+    ignored |= ~matched & (_outside(table.areas(rows)) | problem.lenient[det])[:, None, :]
+    return Verdicts(
+        label=det_pair // num_images - classes.start,
+        image=det_pair % num_images,
+        score=table.score[rows],
+        rank=det_rank,
         matched=matched,
         ignored=ignored,
-        num_gt=_count_gt(gt.ann_labels[gt_rows], gt_ignore, gt.num_classes),
+        num_gt=_count_gt(gt.ann_labels[gt_rows] - classes.start, gt_ignore, classes.stop - classes.start),
         max_dets=problem.max_dets,
     )
-    return Curves(precision, recall, problem.max_dets)
+
+
+def _whole_pairs(pair: np.ndarray) -> Iterator[slice]:
+    """Stretches of about :data:`_BLOCK` detections that tear no pair apart; ``pair`` is sorted."""
+    start = 0
+    while start < len(pair):
+        stop = int(np.searchsorted(pair, pair[min(start + _BLOCK, len(pair)) - 1], side="right"))
+        yield slice(start, stop)
+        start = stop
 
 
 def _outside(areas: np.ndarray) -> np.ndarray:
@@ -112,50 +245,12 @@ def _outside(areas: np.ndarray) -> np.ndarray:
     return np.asarray((areas < AREA_RANGES[:, :1]) | (areas > AREA_RANGES[:, 1:]))
 
 
-def _box_edges(
-    problem: Problem,
-    det_rows: np.ndarray,
-    gt_rows: np.ndarray,
-    det_pair: np.ndarray,
-    gt_pair: np.ndarray,
-    gt_crowd: np.ndarray,
-) -> Edges:
-    det_boxes, gt_boxes = problem.table.boxes_xywh_orig[det_rows], problem.gt.ann_boxes_xywh[gt_rows]
-    return box_edges(det_pair, gt_pair, det_boxes, gt_boxes, gt_crowd, IOU_THRESHOLDS[0])
-
-
-def _mask_edges(
-    problem: Problem,
-    det_rows: np.ndarray,
-    gt_rows: np.ndarray,
-    det_pair: np.ndarray,
-    gt_pair: np.ndarray,
-    gt_crowd: np.ndarray,
-) -> Edges:
-    gt, table, masks = problem.gt, problem.table, problem.table.masks
-    if masks is None:
-        raise DataError("the detections hold no masks: score their boxes, or give results with segmentations")
-
-    def det_rle(position: int) -> dict[str, object]:
-        row = det_rows[position]
-        return as_rle(masks[row], gt.image_sizes[table.image_index[row]])
-
-    def gt_rle(position: int) -> dict[str, object]:
-        row = int(gt_rows[position])
-        return as_rle(gt.counts(row), gt.image_sizes[gt.ann_image[row]])
-
-    return mask_edges(det_pair, gt_pair, det_rle, gt_rle, gt_crowd, IOU_THRESHOLDS[0])
-
-
-def _is_marked(gt: GroundTruth, gt_rows: np.ndarray) -> np.ndarray:
-    """``[G]`` bool: whether the official packages notice a match, which they note by the annotation's id."""
-    marked = gt.ann_ids[gt_rows] != 0
-    if not marked.all():
+def _warn_of_id_zero(gt: GroundTruth) -> None:
+    if (gt.ann_ids == 0).any():
         log.warning(
             "the ground truth has an annotation with id 0: the official scorers, and so aegl, count what matches it as "
             "unmatched; number annotations from 1"
         )
-    return np.asarray(marked)
 
 
 def _verdicts(match: np.ndarray, gt_ignore: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,9 @@ class BoxHead(nn.Module):
 
     def losses(self, logits: Tensor, deltas: Tensor, regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
         """The loss object's own terms and ``box``: L1 over foreground, divided by the number of sampled regions."""
+        if targets.verified is not None:
+            verified = targets.verified[regions.rois[:, 0].long()]
+            logits = self.loss.hide_unverified(logits, regions.labels, verified)
         terms = dict(self.loss(logits, regions.labels))
         foreground = (regions.labels < self.loss.num_classes).nonzero().squeeze(1)
         image = regions.rois[foreground, 0].long()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from aegl.data import build
 from aegl.data.build import build_store, cache_root
 from aegl.data.store import AnnotationStore
 from aegl.errors import AeglError, DataError, RunError
+from aegl.progress import SilentProgress
 
 Content = dict[str, Any]
 StoreOf = Callable[..., AnnotationStore]
@@ -234,6 +236,30 @@ class TestOnce:
 
         monkeypatch.setattr(build, "_convert", convert_while_another_is_quicker)
         assert store_of(content).ann_ids.tolist() == [103, 104, 101, 102]
+
+    def test_reading_a_large_file_is_told(
+        self, content: Content, write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        told: list[tuple[str, int | None, str]] = []
+        done: list[int] = []
+
+        class Told(SilentProgress):
+            def start(self, name: str, total: int | None, unit: str) -> None:
+                told.append((name, total, unit))
+
+            def update(self, n: int = 1, **fields: float | str) -> None:
+                done.append(n)
+
+        path = write(content)
+        build_store(path, cache_dir=tmp_path / "silent", progress=Told())
+        assert told == [] and done == []
+        monkeypatch.setattr(build, "_WORTH_A_BAR", 0)
+        monkeypatch.setattr(build, "_TELL_EVERY", 4)
+        with caplog.at_level(logging.INFO, logger="aegl"):
+            build_store(path, cache_dir=tmp_path / "cache", progress=Told())
+        assert told == [("look through data.json", 0, "megabyte"), ("build the annotation store", 10, "record")]
+        assert done[0] == 0 and done[1:] == [4, 4, 2]  # 3 categories, 3 images, 4 annotations
+        assert f"reading {path}" in caplog.text
 
     def test_an_older_format_says_what_to_do(self, content: Content, store_of: StoreOf) -> None:
         (folder,) = _stores(store_of(content))

@@ -127,7 +127,8 @@ def test_val_in_two_processes_gives_the_figures_of_one(trained: dict[str, Any], 
     result = json.loads(out)
     assert {kind: result[kind] for kind in ("box", "mask")} == {k: trained["metrics"][k] for k in ("box", "mask")}
     assert (other_out, other_err) == ("", "")
-    assert sorted(p.name for p in (tmp_path / "runs" / "val").iterdir()) == ["metrics.json", "predictions.json"]
+    written = sorted(p.name for p in (tmp_path / "runs" / "val").iterdir())
+    assert written == ["metrics.json", "per_class.csv", "pr_curves.npz", "predictions.json"]
 
 
 def test_what_breaks_one_process_is_said_without_tracebacks(tmp_path: Path) -> None:

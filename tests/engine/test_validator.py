@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from aegl.engine.detections import read_detections
 from aegl.engine.distributed import join_world
+from aegl.engine.runs import SHARDS_FOLDER
 from aegl.engine.scorer import Scorer
 from aegl.engine.validator import validate
 from aegl.errors import DataError, RunError
@@ -30,13 +33,14 @@ class Quiet:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self.counts: list[int] = []
+        self.done: dict[str, int] = {}
+        self.totals: dict[str, int | None] = {}
 
     def start(self, name: str, total: int | None, unit: str) -> None:
-        self.counts.append(0)
+        self.done[name], self.totals[name] = 0, total
 
-    def update(self, n: int, **fields: Any) -> None:
-        self.counts[-1] += n
+    def update(self, n: int = 1, **fields: Any) -> None:
+        self.done[list(self.done)[-1]] += n
 
     def message(self, text: str) -> None:
         self.messages.append(text)
@@ -108,12 +112,12 @@ def test_ground_truth_scores_one(toy: ModuleType, tmp_path: Path, protocol: str)
     assert (summary["protocol"], summary["split"], summary["bands"]) == (protocol, "val", ["r", "c", "f"])
     for kind in ("box", "mask"):
         assert [summary[kind][figure] for figure in ("AP", "APr", "APc", "APf")] == pytest.approx([1.0] * 4)
-    assert progress.counts == [5]
+    assert progress.done == progress.totals == {"val": 5, "score bbox": 3, "score segm": 3}
     assert "scoring 10 detections of 3 classes on 5 images" in progress.messages[0]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["ground_truth_hash"] == "abc"
     assert metrics["counts"]["detections"] == 10
-    assert metrics["per_class"]["mask"] == pytest.approx([1.0] * 3)
+    assert metrics["per_class"]["mask_AP"] == pytest.approx([1.0] * 3)
     rescored = scorer(store, protocol).score(
         DetectionTable.from_results_json(tmp_path / "predictions.json", store), folder=None, progress=Quiet()
     )
@@ -173,4 +177,60 @@ def test_two_processes_give_the_same_file(toy: ModuleType, tmp_path: Path) -> No
     assert json.loads((tmp_path / "summary0.json").read_text()) == expected
     assert json.loads((tmp_path / "summary1.json").read_text()) == {}
     assert (tmp_path / "predictions.json").read_text() == (alone / "predictions.json").read_text()
-    assert not (tmp_path / ".shards").exists()
+    assert not (tmp_path / SHARDS_FOLDER).exists()
+
+
+class Interrupted(Oracle):
+    """Is stopped in the fourth batch."""
+
+    def __call__(self, images: np.ndarray) -> Detections:
+        if images[0, 0, 0, 0] == 3:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+def test_an_interrupted_evaluation_loses_nothing_that_was_found(toy: ModuleType, tmp_path: Path) -> None:
+    store, progress = make_store(), Quiet()
+    options: dict[str, Any] = {"conf": 0.5, "max_det": 10, "folder": tmp_path, "progress": Quiet()}
+    with pytest.raises(KeyboardInterrupt):
+        validate(Interrupted(toy.META), batches(), store, scorer(store), **options)
+    table = read_detections(tmp_path, store, progress)
+    assert table.image_index.tolist() == [0, 0, 1, 1, 2, 2]
+    assert "detections of 3 of 5 images only" in progress.messages[0]
+    assert scorer(store).score(table, folder=None, progress=progress)["mask"]["AP"] < 1
+
+
+def _killed_while_scoring(meta: Any, folder: Path) -> None:
+    def kill(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    store = make_store()
+    judge = scorer(store)
+    judge.score = kill  # type: ignore[method-assign]
+    options: dict[str, Any] = {"conf": 0.5, "max_det": 10, "folder": folder, "progress": Quiet()}
+    validate(Oracle(meta), batches(), store, judge, save_predictions=False, **options)
+
+
+def test_an_evaluation_killed_while_scoring_is_scored_again_to_the_same_figures(
+    toy: ModuleType, tmp_path: Path
+) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    process = multiprocessing.get_context("fork").Process(target=_killed_while_scoring, args=(toy.META, killed))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    store = make_store()
+    options: dict[str, Any] = {"conf": 0.5, "max_det": 10, "folder": whole, "progress": Quiet()}
+    expected = validate(Oracle(toy.META), batches(), store, scorer(store), **options)
+    for place in (killed, killed / SHARDS_FOLDER, whole, whole / "predictions.json"):
+        progress = Quiet()
+        table = read_detections(place, store, progress)
+        assert scorer(store).score(table, folder=None, progress=progress) == expected
+        assert not any("interrupted" in message for message in progress.messages)
+
+
+def test_a_folder_without_detections_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no predictions\.json and no detections/"):
+        read_detections(tmp_path, make_store(), Quiet())

@@ -162,7 +162,14 @@ def make_case(
     with FileLock(folder / f"{name}.lock"):
         if not known.exists():
             options: dict[str, Any] = {"opset": opset, "dynamic": dynamic, "parity": True}
-            result = export_and_prove(model, meta, path, config={"imgsz": 64, "nms_candidates": model.postprocess.nms_candidates}, progress=SilentProgress(), **options)
+            result = export_and_prove(
+                model,
+                meta,
+                path,
+                config={"imgsz": 64, "nms_candidates": model.postprocess.nms_candidates},
+                progress=SilentProgress(),
+                **options,
+            )
             known.write_bytes(pickle.dumps(result))
     result = pickle.loads(known.read_bytes())
     return Case(model, meta, result, TorchBackend(model, meta), OnnxBackend(path, device="cpu"))

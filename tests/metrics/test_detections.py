@@ -26,7 +26,7 @@ def case(make_dataset: Any, make_results: Any, store_of: Any) -> tuple[Any, list
 
 
 @pytest.mark.parametrize(("boxes", "masks"), [(True, True), (True, False), (False, True)])
-def test_json_and_shard_round_trips_are_exact(
+def test_json_round_trips_are_exact(
     boxes: bool, masks: bool, tmp_path: Path, make_dataset: Any, make_results: Any, store_of: Any, table_of: Any
 ) -> None:
     dataset = make_dataset(seed=20, num_images=4)
@@ -35,8 +35,6 @@ def test_json_and_shard_round_trips_are_exact(
     assert (table.boxes_given, table.masks is not None) == (boxes, masks)
     table.to_results_json(tmp_path / "again.json", store)
     _assert_same(DetectionTable.from_results_json(tmp_path / "again.json", store), table)
-    table.save(tmp_path / "shard.npz")
-    _assert_same(DetectionTable.load(tmp_path / "shard.npz"), table)
 
 
 def test_an_empty_file_gives_an_empty_table(tmp_path: Path, case: Any) -> None:
@@ -96,20 +94,20 @@ def test_a_bad_file_is_named(text: str | None, message: str, tmp_path: Path, cas
         DetectionTable.from_results_json(path, store)
 
 
-def test_builder_and_merging(tmp_path: Path) -> None:
-    shards = []
+def test_builder_and_merging() -> None:
+    parts = []
     for rank in range(2):
         builder = DetectionTableBuilder(with_masks=True)
         for image in (rank, rank + 2):
             boxes = np.arange(8, dtype=np.float32).reshape(2, 4)
             builder.append(image, np.array([1, 0]), np.array([0.5, 0.25], np.float32), boxes, [b"5", b"05"])
         builder.append(5, np.zeros(0), np.zeros(0), np.zeros((0, 4)), [])
-        builder.build().save(tmp_path / f"{rank}.npz")
-        shards.append(DetectionTable.load(tmp_path / f"{rank}.npz"))
-    table = DetectionTable.concatenate([*shards, DetectionTableBuilder(with_masks=True).build()])
+        parts.append(builder.build())
+    table = DetectionTable.concatenate([*parts, DetectionTableBuilder(with_masks=True).build()])
     assert table.image_index.tolist() == [0, 0, 2, 2, 1, 1, 3, 3]
     assert table.score.dtype == np.float64
-    assert table.masks is not None and [table.masks[i] for i in range(3)] == [b"5", b"05", b"5"]
+    assert table.masks is not None and [table.masks[i] for i in range(8)] == [b"5", b"05"] * 4
+    assert table.take(np.array([5, 0])).masks.counts(slice(None)) == [b"05", b"5"]  # type: ignore[union-attr]
 
 
 def test_builder_refuses_what_does_not_fit() -> None:
@@ -130,13 +128,6 @@ def test_tables_with_and_without_masks_do_not_merge() -> None:
     with pytest.raises(DataError, match="cannot be merged"):
         DetectionTable.concatenate(tables)
     assert len(DetectionTable.concatenate([])) == 0
-
-
-def test_no_shard(tmp_path: Path) -> None:
-    (tmp_path / "x.npz").write_bytes(b"nothing of the kind")
-    for name in ("x.npz", "missing.npz"):
-        with pytest.raises(DataError, match=name):
-            DetectionTable.load(tmp_path / name)
 
 
 def test_top_per_image_keeps_the_earlier_of_equal_scores() -> None:

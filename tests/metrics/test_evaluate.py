@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from aegl.errors import ConfigError, DataError
-from aegl.metrics import GroundTruth, evaluate, metrics_json
-from aegl.metrics.bands import band_ap
+from aegl.metrics import GroundTruth, evaluate, metrics_json, summary_json
 
 OPTIONS: dict[str, Any] = {"protocol": "coco", "iou_type": "bbox", "band_names": ("tail", "head")}
 
@@ -18,13 +17,21 @@ def case(make_dataset: Any, make_results: Any, store_of: Any, table_of: Any) -> 
     return store, table_of(make_results(dataset, seed=31), store)
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(values[values > -1].mean())
+
+
 def test_bands_average_the_classes_of_each_band(case: Any) -> None:
     store, table = case
     band = np.array([0, 1, 1, 0, 1])
     result = evaluate(store, table, class_band=band, **OPTIONS)
     for index, name in enumerate(OPTIONS["band_names"]):
         assert result.summary[f"AP{name}"] == pytest.approx(np.nanmean(result.per_class[band == index]))
+        assert result.bands[name]["AP"] == result.summary[f"AP{name}"]
+        assert result.bands[name]["AP50"] == pytest.approx(_mean(result.precision[0, :, band == index, 0]))
+        assert result.bands[name]["AR"] == pytest.approx(_mean(result.recall[:, band == index, 0, -1]))
     assert result.summary["AP"] == pytest.approx(np.nanmean(result.per_class))
+    assert result.overall[0].mean() == pytest.approx(result.summary["AP50"])
 
 
 def test_a_view_of_the_store_gives_the_same(case: Any) -> None:
@@ -45,7 +52,9 @@ def test_figures_without_anything_to_find_are_none_and_json_can_hold_them(
     options = OPTIONS | {"protocol": protocol, "class_band": np.zeros(5, dtype=int)}
     result = evaluate(store, table_of(results, store), **options)
     assert set(result.summary.values()) == {None}
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["per_class"] == [None] * 5
+    assert np.isnan(result.per_class).all() and np.isnan(result.overall).all()
+    bands = {"class_band": options["class_band"], "band_names": options["band_names"]}
+    json.dumps(summary_json({"box": result}, split="val", **bands), allow_nan=False)
 
 
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
@@ -97,30 +106,20 @@ def test_masks_must_be_there(make_dataset: Any, make_results: Any, store_of: Any
         evaluate(store_of(dataset), table, **options)
 
 
-def test_band_without_classes_has_no_ap() -> None:
-    precision = np.full((10, 101, 2, 4), 0.5)
-    assert band_ap(precision, np.zeros(2, dtype=int), ("r", "f")) == {"APr": 0.5, "APf": None}
-
-
 def test_metrics_json_tells_what_was_compared(case: Any) -> None:
     store, table = case
-    box = evaluate(store, table, class_band=np.zeros(5, dtype=int), **OPTIONS)
-    content = metrics_json(
-        store,
-        protocol="coco",
-        split="val",
-        band_names=("tail", "head"),
-        box=box,
-        mask=None,
-        num_detections=len(table),
-        max_det=100,
-    )
+    bands: dict[str, Any] = {"class_band": np.array([0, 1, 1, 1, 1]), "band_names": ("tail", "head")}
+    box = evaluate(store, table, **OPTIONS | bands)
+    content = metrics_json(store, summary_json({"box": box}, split="val", **bands), num_detections=len(table))
     assert content["box"]["AP"] == box.summary["AP"] and content["mask"] is None
+    assert content["per_band"]["tail"] == {"classes": 1, "box": box.bands["tail"]}
+    assert [content[key] for key in ("protocol", "split", "bands")] == ["coco", "val", ["tail", "head"]]
+    assert (content["max_det"], content["max_det_per"]) == (100, "image and class")
     assert content["counts"] == {
         "classes": 5,
         "images": 8,
         "annotations": len(store.ann_ids),
         "detections": len(table),
     }
-    assert (content["ground_truth_hash"], content["max_det"]) == ("0" * 64, 100)
+    assert content["ground_truth_hash"] == "0" * 64
     json.dumps(content, allow_nan=False)

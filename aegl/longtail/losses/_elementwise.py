@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aegl.longtail.base import ClassificationLoss, Draws
+from aegl.longtail.base import HIDDEN, ClassificationLoss, Draws
 from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
 from aegl.longtail.statistics import ClassStatistics
 
@@ -28,7 +28,7 @@ class ElementwiseLoss(ClassificationLoss):
         objectness: add a background column (C+1 logits, weight 1) whose target is 1 on background rows; scores become
             ``p_i * (1 - p_background)``. The column starts at bias 0.
         normalization: ``num_proposals`` divides by N, zero-weight rows included; ``num_foreground`` by the number of
-            foreground rows (at least 1); ``sum_of_weights`` by the sum of all weights.
+            foreground rows (at least 1); ``sum_of_weights`` by the sum of all weights but those of hidden classes.
         loss_weight: factor of the whole term.
     """
 
@@ -79,7 +79,7 @@ class ElementwiseLoss(ClassificationLoss):
             weights = self._weights(logits.detach(), targets, labels, draws or {})
             losses = self.activation.cross_entropy(logits, targets)
             total = losses.sum() if weights is None else (weights * losses).sum()
-            normalizer = self._normalizer(labels, weights, losses.numel())
+            normalizer = self._normalizer(labels, weights, logits)
             return {"cls": self.loss_weight * total / normalizer}
 
     def scores(self, logits: Tensor) -> Tensor:
@@ -99,14 +99,13 @@ class ElementwiseLoss(ClassificationLoss):
         self.diagnostics.update(active_negatives(weights, labels, self.num_classes))
         return F.pad(weights, (0, 1), value=1.0) if self.objectness else weights
 
-    def _normalizer(self, labels: Tensor, weights: Tensor | None, num_elements: int) -> Tensor | float:
+    def _normalizer(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor | float:
         if self.normalization == "num_proposals":
             return float(max(len(labels), 1))
         if self.normalization == "num_foreground":
             return (labels < self.num_classes).sum().clamp(min=1)
-        if weights is None:
-            return float(max(num_elements, 1))
-        total = weights.sum()
+        counted = logits > HIDDEN
+        total = counted.sum() if weights is None else (weights * counted).sum()
         return torch.where(total > 0, total, 1.0)
 
 
