@@ -108,7 +108,7 @@ def main() -> None:
     print("percent, LVIS protocol, balanced val split; r, c, f: rare, common, frequent classes\n")
     ours = metrics.pop(OURS.label)
     print(verdict(ours, metrics, onnx))
-    print(f"\nParity of the file: {exported['parity']['text'].splitlines()[0]}")
+    print(f"\nThe ONNX file: {exported['parity']['text'].splitlines()[0]}")
     print("What was made:")
     for path in (*(result["run"] for result in results), pictures["run"], exported["file"], exported["report"]):
         print(f"  {path}")
