@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import re
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,15 @@ def test_damage_is_refused_exactly_where_json_refuses(content: dict[str, Any], d
             read(tmp_path / "x.json", text)
 
 
+_TRAILING_COMMA = 16 if sys.version_info >= (3, 13) else 17
+"""Python points at the comma since 3.13, before at what follows it."""
+
+
 @pytest.mark.parametrize(
     ("text", "line", "column", "reason"),
     [
         ('{"a": [{"k": 1} {"k": 2}], "b": []}', 1, 17, "Expecting ',' delimiter"),
-        ('{"a": [{"k": 1},], "b": []}', 1, 17, ""),
+        ('{"a": [{"k": 1},], "b": []}', 1, _TRAILING_COMMA, ""),
         ('{"a": [,{"k": 1}], "b": []}', 1, 8, "Expecting value"),
         ('{"a": [\n{"k": 1},\n{"k": nan}], "b": []}', 3, 7, "Expecting value"),
         ('{"a": [\n{"ö": 1, "k": 1e}], "b": []}', 2, 16, "Expecting ',' delimiter"),
