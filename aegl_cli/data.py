@@ -55,7 +55,7 @@ def _render_check(result: dict[str, Any]) -> str:
 
 def _render_sampling(plan: dict[str, Any]) -> str:
     left_out = f", {plan['images_left_out']} without objects left out" if plan["images_left_out"] else ""
-    head = f"sampler={plan['sampler']}: {plan['images_per_epoch']:.0f} of {plan['images']} images an epoch{left_out}"
+    head = f"sampler={plan['sampler']}: {plan['images_per_epoch']:.0f} images an epoch, from {plan['images']}{left_out}"
     rows = [["band", "classes", "instances", "seen an epoch", "mean repeat"]]
     for name, band in plan["bands"].items():
         repeat = "-" if band["mean_repeat"] is None else f"{band['mean_repeat']:.2f}"

@@ -73,7 +73,7 @@ def read(path: Path, store: AnnotationStore, progress: Progress) -> dict[str, An
 def _parts(path: Path, reader: _Reader, progress: Progress) -> Iterator[_Part]:
     """Stretch by stretch on all cores; from the first that does not work out on, one after the other with more care."""
     cuts = likely_cuts(path)
-    progress.start("read", -(-cuts[-1] // _MEGABYTE), "MB")
+    progress.start("read", -(-cuts[-1] // _MEGABYTE), "megabyte")
 
     def decode(stretch: tuple[int, int]) -> _Part | None:
         try:

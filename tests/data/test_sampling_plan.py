@@ -87,7 +87,7 @@ def test_without_the_key_and_for_broken_records_there_is_no_plan(data: str) -> N
 def test_the_command_line_shows_it(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"data={data}", *(f"{key}={value}" for key, value in KEYS.items())]) == 0
     shown = capsys.readouterr().out
-    assert "sampler=rfs: 218 of 200 images an epoch, 2 without objects left out" in shown
+    assert "sampler=rfs: 218 images an epoch, from 200, 2 without objects left out" in shown
     rows = [line.split() for line in shown.splitlines()]
     assert ["r", "2", "6", "30", "5.00"] in rows and ["f", "1", "198", "218", "1.10"] in rows
     assert "boosted along with rarer classes:" in shown and "  frequent (f): 198 -> 218, x 1.10" in shown
