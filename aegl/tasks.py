@@ -214,7 +214,7 @@ def _scorer(
         split=config.split,
         class_band=class_band,
         band_names=band_names,
-        max_det=config.max_det if PROTOCOLS[protocol].per == "image" else None,
+        max_det=PROTOCOLS[protocol].limit_of_model(config.max_det),
         statistics=statistics,
         extras=Extras(config.boundary, config.scorer == "official", config.confusions),
     )

@@ -34,6 +34,7 @@ from aegl.errors import ConfigError
 from aegl.longtail.base import ClassificationLoss
 from aegl.longtail.options import build_loss
 from aegl.metadata import ModelMeta
+from aegl.metrics import PROTOCOLS
 from aegl.models.factory import AP_CONF, build_model
 from aegl.models.mask_rcnn import MaskRCNN
 
@@ -240,7 +241,7 @@ def _validation(
         split="val",
         class_band=splits.statistics.class_band,
         band_names=splits.statistics.band_names,
-        max_det=config.max_det if splits.protocol == "lvis" else None,
+        max_det=PROTOCOLS[splits.protocol].limit_of_model(config.max_det),
         statistics=splits.statistics,
     )
     dataset = evaluation_set(splits.val, meta)

@@ -26,6 +26,10 @@ class Protocol:
     max_det: int
     per: str
 
+    def limit_of_model(self, max_det: int) -> int | None:
+        """A model's detections per image, where the rules count per image too; None leaves the rules' own number."""
+        return max_det if self.per == "image" else None
+
 
 PROTOCOLS = {
     "lvis": Protocol(lvis.score_lvis, lvis.MAX_DET, "image"),
