@@ -7,15 +7,19 @@ scores. The box head, the trainer and the exporter call the members below and kn
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from aegl.longtail.statistics import ClassStatistics
 
 Draws = Mapping[str, Tensor]
 """Random tensors injected by tests in place of a loss's own draws, by the name the loss documents."""
+
+LossWeight = Annotated[float, Field(ge=0, description="Factor of the whole classification loss.")]
 
 HIDDEN = -8192.0
 """Logit of a class about which a row says nothing: probability 0, no loss, no gradient.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from aegl.longtail.base import HIDDEN, ClassificationLoss, Draws
@@ -13,6 +14,10 @@ from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
 from aegl.longtail.statistics import ClassStatistics
 
 Normalization = Literal["num_proposals", "num_foreground", "sum_of_weights"]
+PriorProb = Annotated[
+    float | None, Field(gt=0, lt=1, description="Score every class starts from; null for classifier bias 0.")
+]
+Objectness = Annotated[bool, Field(description="Add a background column; scores become p_i (1 - p_background).")]
 
 
 class ElementwiseLoss(ClassificationLoss):

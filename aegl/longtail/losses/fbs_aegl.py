@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from aegl.longtail.base import Draws
+from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._activations import ActivationName
 from aegl.longtail.losses._class_factors import LowFrequency, low_frequency_classes, weight_factors
 from aegl.longtail.losses._distributed import sum_over_ranks
-from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization
+from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -86,10 +86,8 @@ class FbsAegl(ElementwiseLoss):
         normalization: Annotated[
             Normalization, Field(description="What the summed loss is divided by.")
         ] = "num_proposals",
-        prior_prob: Annotated[
-            float | None, Field(gt=0, lt=1, description="Score every class starts from; null for classifier bias 0.")
-        ] = 0.01,
-        loss_weight: Annotated[float, Field(ge=0, description="Factor of the whole classification loss.")] = 1.0,
+        prior_prob: PriorProb = 0.01,
+        loss_weight: LossWeight = 1.0,
         gate_start: Annotated[
             float, Field(ge=0, le=1, description="Share of training with plain WF weights before gates and draws act.")
         ] = 0.0,
@@ -100,9 +98,7 @@ class FbsAegl(ElementwiseLoss):
         foreground_gate: Annotated[
             Literal["absolute", "relative"], Field(description="Foreground rows: p_i >= mu, or p_i >= mu * p_true.")
         ] = "absolute",
-        objectness: Annotated[
-            bool, Field(description="Add a background column; scores become p_i (1 - p_background).")
-        ] = False,
+        objectness: Objectness = False,
     ) -> None:
         super().__init__(
             stats,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from aegl.longtail.losses._elementwise import ElementwiseLoss
+from aegl.longtail.base import LossWeight
+from aegl.longtail.losses._elementwise import ElementwiseLoss, Objectness, PriorProb
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -17,12 +14,8 @@ class SigmoidBCE(ElementwiseLoss):
         self,
         stats: ClassStatistics,
         *,
-        prior_prob: Annotated[
-            float | None, Field(gt=0, lt=1, description="Score every class starts from; null for classifier bias 0.")
-        ] = 0.01,
-        objectness: Annotated[
-            bool, Field(description="Add a background column; scores become p_i (1 - p_background).")
-        ] = False,
-        loss_weight: Annotated[float, Field(ge=0, description="Factor of the whole classification loss.")] = 1.0,
+        prior_prob: PriorProb = 0.01,
+        objectness: Objectness = False,
+        loss_weight: LossWeight = 1.0,
     ) -> None:
         super().__init__(stats, prior_prob=prior_prob, objectness=objectness, loss_weight=loss_weight)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from aegl.longtail.base import ClassificationLoss, Draws
+from aegl.longtail.base import ClassificationLoss, Draws, LossWeight
 from aegl.longtail.losses._elementwise import at_least_float32
 from aegl.longtail.statistics import ClassStatistics
 
@@ -24,7 +21,7 @@ class SoftmaxCE(ClassificationLoss):
         self,
         stats: ClassStatistics,
         *,
-        loss_weight: Annotated[float, Field(ge=0, description="Factor of the whole classification loss.")] = 1.0,
+        loss_weight: LossWeight = 1.0,
     ) -> None:
         super().__init__(stats)
         self.num_logits = self.num_classes + 1
