@@ -38,6 +38,8 @@ class Targets(_MovesToDevice):
     """``[B]`` int64."""
     verified: Tensor | None = None
     """``[B, C]`` bool, true for classes of which the image holds no more than is annotated; None: all of them are."""
+    focus: Tensor | None = None
+    """``[B]`` int64 class for which the sampler drew each image, -1 for none; None: the sampler draws no classes."""
 
 
 @dataclass

@@ -24,10 +24,10 @@ def _methods(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
         raise ConfigError(f"{', '.join(unknown)}: unknown; say aegl methods, or aegl methods <name>")
     if "name" not in overrides:
         return {"methods": [_entry(name, read("method", name)) for name in available("method")]}
-    from aegl.longtail.options import describe_options
+    from aegl.longtail import LOSSES
 
     content = read("method", overrides["name"])
-    options = describe_options(content["loss"]["name"])
+    options = LOSSES.describe(content["loss"]["name"])
     return {**_entry(overrides["name"], content), "options": [vars(option) for option in options]}
 
 

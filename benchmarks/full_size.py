@@ -25,7 +25,6 @@ from aegl.export.backend import OnnxBackend
 from aegl.export.onnx_graph import export_onnx
 from aegl.export.parity import check_parity
 from aegl.export.parity_cases import parity_cases
-from aegl.longtail.options import build_loss
 from aegl.longtail.statistics import ClassStatistics
 from aegl.metadata import ModelMeta
 from aegl.models.factory import build_model
@@ -97,8 +96,7 @@ def main() -> None:
     rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     print(f"{options.model}, {options.method}, {options.classes} classes, {config.imgsz}x{config.max_size}", flush=True)
-    loss = build_loss(config.loss.name, statistics)
-    model = timed("build", lambda: build_model(config, options.classes, loss))
+    model = timed("build", lambda: build_model(config, statistics))
     images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=rng)
     targets = random_targets(options.classes, 1, 20, size, rng)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from aegl.config.schema import Config
+from aegl.config.sections import PartSection
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -81,7 +82,7 @@ class Key:
 
 @cache
 def keys() -> dict[str, Key]:
-    """Every key by its dotted name, in the schema's order; of a loss only ``loss.name``."""
+    """Every key by its dotted name, in the schema's order; of a method's part only its ``name``."""
     return {key.name: key for key in _walk(Config, "")}
 
 
@@ -89,6 +90,12 @@ def keys() -> dict[str, Key]:
 def sections() -> dict[str, type[BaseModel]]:
     """The groups of nested keys, by name."""
     return {name: kind for name, field in Config.model_fields.items() if (kind := _section(field)) is not None}
+
+
+@cache
+def part_sections() -> tuple[str, ...]:
+    """The sections that name a part of a long-tail method and hold its options."""
+    return tuple(name for name, kind in sections().items() if issubclass(kind, PartSection))
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:

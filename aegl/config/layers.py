@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from aegl.config import shipped
-from aegl.config.fields import keys, sections
+from aegl.config.fields import keys, part_sections, sections
 from aegl.config.hints import did_you_mean
 from aegl.config.values import convert, parse_free, read_mapping, shown
 from aegl.errors import ConfigError
 
-LOSS_NAME = "loss.name"
 LENGTHS = ("epochs", "iterations")
 """Two ways to say the same: the stronger layer's silences the other."""
 _MAY_NAME = {"data": (), "model": ("schedule",), "method": (), "schedule": (), "recipe": shipped.KINDS[:-1]}
@@ -26,12 +25,12 @@ class Layer:
     Args:
         origin: where they come from, for messages.
         values: values by dotted key, in the type of their key.
-        loss: the loss that options among the values were written for, where the values do not say.
+        parts: by section, the part that options among the values were written for, where the values do not say.
     """
 
     origin: str
     values: Mapping[str, Any]
-    loss: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -91,8 +90,8 @@ def file_layer(path: str, problems: Problems) -> Layer:
 def overlay(layers: list[Layer]) -> Layer:
     """Lay the layers on each other, weakest first; the stronger value of each key wins.
 
-    Options of a loss hold for the loss they were written for (the layer's own ``loss.name``, that of the method it
-    names, or else the one in force below it); where the loss ends up another, they are left out. The last layer's
+    Options of a part hold for the part they were written for (the one the layer itself names, that of the method it
+    names, or else the one in force below it); where another is chosen in the end, they are left out. The last layer's
     always stay: they are what the user typed.
     """
     values: dict[str, Any] = {}
@@ -102,17 +101,22 @@ def overlay(layers: list[Layer]) -> Layer:
         given = [key for key in LENGTHS if layer.values.get(key) is not None]
         if len(given) == 1:
             values[LENGTHS[1 - LENGTHS.index(given[0])]] = None
-        loss = _loss_of(layer) or values.get(LOSS_NAME, keys()[LOSS_NAME].default)
-        written_for.update(dict.fromkeys(filter(is_loss_option, layer.values), loss))
-    loss = values.get(LOSS_NAME, keys()[LOSS_NAME].default)
+        for option in filter(is_part_option, layer.values):
+            section = option.partition(".")[0]
+            written_for[option] = _part_of(layer, section) or _part_in_force(values, section)
     typed = layers[-1].values if layers else {}
-    dropped = {key for key, name in written_for.items() if name != loss and key not in typed}
+    dropped = {
+        option
+        for option, part in written_for.items()
+        if part != _part_in_force(values, option.partition(".")[0]) and option not in typed
+    }
     return Layer("all layers", {key: value for key, value in values.items() if key not in dropped})
 
 
-def is_loss_option(name: str) -> bool:
-    """Whether a dotted name may be a hyper-parameter of a loss."""
-    return name.startswith("loss.") and name.count(".") == 1 and name != LOSS_NAME
+def is_part_option(name: str) -> bool:
+    """Whether a dotted name may be an option of a part of a method, e.g. ``loss.mu``."""
+    section, dot, option = name.partition(".")
+    return bool(dot) and section in part_sections() and "." not in option and option != "name"
 
 
 def _data_layer(name: str, problems: Problems) -> Layer | None:
@@ -142,13 +146,19 @@ def _checked(kind: str, layer: Layer, problems: Problems) -> Layer:
     return layer
 
 
-def _loss_of(layer: Layer) -> str | None:
-    if layer.loss is not None or LOSS_NAME in layer.values:
-        return layer.loss or str(layer.values[LOSS_NAME])
+def _part_in_force(values: Mapping[str, Any], section: str) -> str:
+    key = f"{section}.name"
+    return str(values.get(key, keys()[key].default))
+
+
+def _part_of(layer: Layer, section: str) -> str | None:
+    key = f"{section}.name"
+    if section in layer.parts or key in layer.values:
+        return layer.parts.get(section) or str(layer.values[key])
     method = layer.values.get("method")
     if method not in shipped.available("method"):
         return None
-    return make_layer("", shipped.settings("method", method), Problems()).values.get(LOSS_NAME)
+    return make_layer("", shipped.settings("method", method), Problems()).values.get(key)
 
 
 def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Problems) -> Iterator[tuple[str, Any]]:
@@ -166,7 +176,7 @@ def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Pro
                     f"{', '.join(inner[:3])}{' ...' if len(inner) > 3 else ''} [{origin}]",
                     name,
                 )
-        elif name in keys() or is_loss_option(name):
+        elif name in keys() or is_part_option(name):
             yield name, value
         elif name == "cfg":
             problems.add(f"cfg={shown(value)}: can be given as an argument only [{origin}]", name)
@@ -175,9 +185,14 @@ def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Pro
 
 
 def _known(name: str) -> list[str]:
-    """All keys, those of the losses among them: an unknown key may be a loss's option without its section."""
-    from aegl.longtail import LOSSES
+    """All keys, those of the parts among them: an unknown key may be a part's option without its section."""
     from aegl.longtail.options import option_model
+    from aegl.longtail.parts import REGISTRIES
 
-    options = {f"loss.{option}": None for loss in LOSSES.values() for option in option_model(loss).model_fields}
+    options = {
+        f"{kind}.{option}": None
+        for kind, registry in REGISTRIES.items()
+        for part in registry.values()
+        for option in option_model(part).model_fields
+    }
     return ["cfg", *keys(), *options]

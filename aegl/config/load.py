@@ -10,10 +10,9 @@ from pydantic import ValidationError
 
 from aegl.config import shipped
 from aegl.config.checks import cross_checks
-from aegl.config.fields import keys
+from aegl.config.fields import keys, part_sections
 from aegl.config.layers import (
     LENGTHS,
-    LOSS_NAME,
     Layer,
     Problems,
     file_layer,
@@ -22,6 +21,7 @@ from aegl.config.layers import (
     shipped_layer,
 )
 from aegl.config.schema import Config
+from aegl.config.sections import PartSection
 from aegl.config.values import shown
 from aegl.errors import ConfigError
 
@@ -78,16 +78,18 @@ def resolve(overrides: Mapping[str, Any], *, base: Mapping[str, Any] | None = No
     return Resolved(config, {key: origins.get(key, DEFAULTS) for key in flatten(config)})
 
 
-def complete_loss(config: Config) -> Config:
-    """The same configuration with every hyper-parameter of its loss written out, as a record of a run should be."""
-    from aegl.longtail.options import validate_options
+def complete_parts(config: Config) -> Config:
+    """The same configuration with every option of its method's parts written out, as a record of a run should be."""
+    from aegl.longtail.parts import validate_choice
 
-    options = validate_options(config.loss.name, config.loss.options())
-    return config.model_copy(update={"loss": type(config.loss)(name=config.loss.name, **options)})
+    sections = {name: getattr(config, name) for name in part_sections()}
+    checked = {name: validate_choice(name, section) for name, section in sections.items()}
+    update = {name: type(section)(name=section.name, **checked[name]) for name, section in sections.items()}
+    return config.model_copy(update=update)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Every value by its dotted key, the given options of the loss among them."""
+    """Every value by its dotted key, the given options of the parts among them."""
     flat: dict[str, Any] = {}
     for name, value in config.model_dump().items():
         flat.update({f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value})
@@ -140,7 +142,7 @@ def _own_differences(file: Layer, replaced: set[str]) -> Layer:
     except ValidationError:
         return file  # its values are wrong in themselves, which is reported when the whole is checked
     kept = {key: v for key, v in file.values.items() if key not in replaced and full.get(key) != own.get(key)}
-    return Layer(file.origin, kept, loss=full[LOSS_NAME])
+    return Layer(file.origin, kept, {section: full[f"{section}.name"] for section in part_sections()})
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +170,8 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[str, str], problems: P
             value = values.pop(name)
             problems.add(f"{name}={shown(value)}: must be {keys()[name].allowed} [{origins[name]}]", name)
         config = Config.model_validate(nest(values))
-    config = _with_checked_loss(config, origins, problems)
+    for section in part_sections():
+        config = _with_checked_part(config, section, origins, problems)
     for names, line in cross_checks(config):
         if not problems.keys.intersection(names):
             sources = dict.fromkeys(origins[name] for name in names if name in origins)
@@ -182,22 +185,23 @@ def _key_of(location: tuple[int | str, ...]) -> str:
     return dotted if dotted in keys() else str(location[0])
 
 
-def _with_checked_loss(config: Config, origins: Mapping[str, str], problems: Problems) -> Config:
-    """Check the loss's name and options against the loss itself, which takes torch, and take over its types.
+def _with_checked_part(config: Config, section: str, origins: Mapping[str, str], problems: Problems) -> Config:
+    """Check a part's name and options against the part itself, which takes torch, and take over its types.
 
-    A loss chosen by a shipped file with no options given is known to be right, and costs nothing.
+    A part chosen by a shipped file with no options given is known to be right, and costs nothing.
     """
-    options = config.loss.options()
-    if not options and origins.get(LOSS_NAME, DEFAULTS).startswith(("cfg/", DEFAULTS)):
+    chosen: PartSection = getattr(config, section)
+    options = chosen.options()
+    if not options and origins.get(f"{section}.name", DEFAULTS).startswith(("cfg/", DEFAULTS)):
         return config
-    from aegl.longtail.options import validate_options
+    from aegl.longtail.parts import validate_choice
 
     try:
-        checked = validate_options(config.loss.name, options)
+        checked = validate_choice(section, chosen)
     except ConfigError as error:
         for line in str(error).splitlines():
             name = line.partition(":")[0].partition("=")[0]
             problems.add(f"{line} [{origins[name]}]" if name in origins else line, name)
         return config
     typed = {name: checked[name] for name in options}
-    return config.model_copy(update={"loss": type(config.loss)(name=config.loss.name, **typed)})
+    return config.model_copy(update={section: type(chosen)(name=chosen.name, **typed)})

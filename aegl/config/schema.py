@@ -7,15 +7,19 @@ from typing import Literal
 from pydantic import Field
 
 from aegl.config.sections import (
+    AuxiliarySection,
     BackboneSection,
     BandsSection,
     BoxSection,
+    CalibrateSection,
     LossSection,
     MaskSection,
+    MemorySection,
     NeckSection,
     RoiSection,
     RpnSection,
     Section,
+    SelectorSection,
     ShapesSection,
 )
 
@@ -86,10 +90,14 @@ class Config(Section):
 
     # Long tail
     loss: LossSection = Field(LossSection(), description="Classification loss and its hyper-parameters.")
+    auxiliary: AuxiliarySection = Field(AuxiliarySection(), description="Auxiliary loss and its options.")
+    calibrate: CalibrateSection = Field(CalibrateSection(), description="Score calibration and its options.")
+    selector: SelectorSection = Field(SelectorSection(), description="Region selector and its options.")
+    memory: MemorySection = Field(MemorySection(), description="Feature memory and its options.")
     ignore_unverified: bool = Field(
         False, description="Leave out of the classification loss, per image, the classes nobody looked for (LVIS)."
     )
-    sampler: Literal["random", "rfs"] = Field("random", description="Image sampler of training.")
+    sampler: Literal["random", "rfs", "class_balanced"] = Field("random", description="Image sampler of training.")
     empty_images: bool = Field(
         False, description="Train on images without any object too; the reference recipes leave them out."
     )

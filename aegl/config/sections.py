@@ -13,16 +13,46 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-class LossSection(BaseModel):
-    """``loss.name`` and that loss's own hyper-parameters (``aegl methods <name>`` lists them)."""
+class PartSection(BaseModel):
+    """A part of a long-tail method: its ``name``, and that part's own options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field("fbs_aegl", description="Classification loss of the box head; `aegl methods` lists them.")
+    name: str
 
     def options(self) -> dict[str, Any]:
-        """The loss's hyper-parameters as given, without its name."""
+        """The options as given, without the name."""
         return dict(self.model_extra or {})
+
+
+class LossSection(PartSection):
+    """``loss.name`` and that loss's own hyper-parameters (``aegl methods <name>`` lists them)."""
+
+    name: str = Field("fbs_aegl", description="Classification loss of the box head; `aegl methods` lists them.")
+
+
+class AuxiliarySection(PartSection):
+    """``auxiliary.name`` and that term's own options."""
+
+    name: str = Field("none", description="A further loss term beside the classification loss.")
+
+
+class CalibrateSection(PartSection):
+    """``calibrate.name`` and that calibrator's own options."""
+
+    name: str = Field("none", description="Calibration of a trained model's scores, also at val and export.")
+
+
+class SelectorSection(PartSection):
+    """``selector.name`` and that selector's own options."""
+
+    name: str = Field("none", description="Which regions are trained on, beyond the usual sampling.")
+
+
+class MemorySection(PartSection):
+    """``memory.name`` and that memory's own options."""
+
+    name: str = Field("none", description="Features of earlier regions, trained on again.")
 
 
 class BandsSection(Section):

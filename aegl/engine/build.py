@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from aegl.config import Config, complete_loss, to_yaml
+from aegl.config import Config, complete_parts, to_yaml
 from aegl.data.loader import eval_loader, train_loader
 from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
@@ -31,8 +31,6 @@ from aegl.engine.trainer import Trainer, TrainPlan, Validate
 from aegl.engine.validator import validate
 from aegl.engine.weights import WeightsFolder
 from aegl.errors import ConfigError
-from aegl.longtail.base import ClassificationLoss
-from aegl.longtail.options import build_loss
 from aegl.metadata import ModelMeta
 from aegl.metrics import PROTOCOLS
 from aegl.models.factory import AP_CONF, build_model
@@ -51,7 +49,6 @@ class _Parts:
     splits: Splits
     sampler: EpochSampler
     iterations: int
-    loss: ClassificationLoss
     model: MaskRCNN
     meta: ModelMeta
 
@@ -126,7 +123,7 @@ def _new_run(config: Config, world: World) -> Path:
     folder = ""
     if world.is_main:
         created = runs.create_run(config.project, config.name, verb="train", exist_ok=config.exist_ok)
-        runs.write_text(created / runs.ARGS_FILE, to_yaml(complete_loss(config)))
+        runs.write_text(created / runs.ARGS_FILE, to_yaml(complete_parts(config)))
         folder = str(created)
     return Path(world.broadcast_text(folder))
 
@@ -137,14 +134,13 @@ def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progre
     sampler = training_sampler(config, splits, world)
     iterations = _iterations(config, sampler.epoch_length)
     rng.seed_all(config.seed)  # the same start on every process, and the same classifier for every run of a seed
-    loss = build_loss(config.loss.name, splits.statistics, **config.loss.options())
     starts_elsewhere = checkpoint is not None or config.weights is not None
-    model = build_model(config, splits.statistics.num_classes, loss, backbone_from_config=not starts_elsewhere)
+    model = build_model(config, splits.statistics, backbone_from_config=not starts_elsewhere)
     meta = model_meta(config, splits, model)
     if checkpoint is None and config.weights is not None:
         kind = config.box.classifier
         start_from(model, meta, load_checkpoint(config.weights), classifier=kind, reset=config.reset_classifier)
-    return _Parts(splits, sampler, iterations, loss, model.to(world.device), meta)
+    return _Parts(splits, sampler, iterations, model.to(world.device), meta)
 
 
 def _trainer(
@@ -160,7 +156,7 @@ def _trainer(
     dataset = training_set(config, splits, meta)
     trainer = Trainer(
         _stepper(config, parts.model, world),
-        loss=parts.loss,
+        head=parts.model.box_head,
         schedule=_schedule(config, parts.iterations),
         open_loader=lambda consumed: train_loader(dataset, sampler, config.workers, consumed_batches=consumed),
         plan=TrainPlan(

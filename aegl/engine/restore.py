@@ -14,7 +14,6 @@ from aegl.config import Config
 from aegl.engine.backend import TorchBackend
 from aegl.engine.checkpoint import Checkpoint, load_checkpoint
 from aegl.errors import CheckpointError
-from aegl.longtail.options import build_loss
 from aegl.metadata import ModelMeta
 from aegl.models.factory import build_model
 from aegl.models.mask_rcnn import MaskRCNN
@@ -57,8 +56,7 @@ def rebuild_model(
         raise CheckpointError(
             f"the configuration in the checkpoint is not one of this version of aegl: {error}"
         ) from error
-    loss = build_loss(config.loss.name, checkpoint.statistics, **config.loss.options())
-    model = build_model(config, checkpoint.meta.num_classes, loss, backbone_from_config=False)
+    model = build_model(config, checkpoint.statistics, backbone_from_config=False)
     try:
         model.load_state_dict(checkpoint.inference_weights())
     except RuntimeError as error:

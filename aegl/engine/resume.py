@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aegl.config import Config, complete_loss, flatten, load_config, resolve
+from aegl.config import Config, complete_parts, flatten, load_config, resolve
 from aegl.config.load import ARGUMENTS
 from aegl.config.values import shown
 from aegl.engine import runs
@@ -53,7 +53,7 @@ def refuse_changes(run: Path, overrides: Mapping[str, Any]) -> None:
     """Raise :class:`ConfigError` where something else is asked for than the run was started with."""
     given = {key: value for key, value in overrides.items() if key not in _MAY_DIFFER}
     args = str(run / runs.ARGS_FILE)
-    wanted, saved = resolve({**given, "cfg": args}), flatten(complete_loss(load_config({"cfg": args})))
+    wanted, saved = resolve({**given, "cfg": args}), flatten(complete_parts(load_config({"cfg": args})))
     changed = [
         f"{key}={shown(value)}: {run} was started with {shown(saved.get(key))}"
         for key, value in flatten(wanted.config).items()

@@ -7,9 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from aegl.engine import rng
 from aegl.engine.callbacks import Callback, LogRecord, TrainResult
@@ -20,7 +20,6 @@ from aegl.engine.signals import StoppedError, StopRequest
 from aegl.engine.stepper import Stepper
 from aegl.engine.weights import WeightsFolder
 from aegl.errors import CheckpointError, RunError
-from aegl.longtail.base import ClassificationLoss
 from aegl.types import Batch
 
 LOGGER = logging.getLogger("aegl")
@@ -30,6 +29,19 @@ OpenLoader = Callable[[int], Iterable[Batch]]
 
 Validate = Callable[[nn.Module], Mapping[str, Any]]
 """Evaluate a model; collective, gives the summary on the main process and an empty mapping elsewhere."""
+
+
+class Head(Protocol):
+    """What carries the long-tail method: told of the steps, tells about itself."""
+
+    @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """Detached scalars about the last step."""
+        ...
+
+    def step_begin(self, progress: float, epoch: float) -> None:
+        """A step begins: share of training that is done, in [0, 1), and finished epochs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Trainer:
 
     Args:
         stepper: model, optimiser and how a step is made.
-        loss: the classification loss, told the progress before each step.
+        head: told the progress before each step, and asked for diagnostics.
         schedule: learning rate by step number, from 0.
         open_loader: this process's batches.
         plan: length and rhythm.
@@ -84,7 +96,7 @@ class Trainer:
         self,
         stepper: Stepper,
         *,
-        loss: ClassificationLoss,
+        head: Head,
         schedule: Callable[[int], float],
         open_loader: OpenLoader,
         plan: TrainPlan,
@@ -99,7 +111,7 @@ class Trainer:
         self.best: float | None = None
         self.metrics: Mapping[str, Any] = {}
         self._stepper = stepper
-        self._loss = loss
+        self._head = head
         self._schedule = schedule
         self._open_loader = open_loader
         self._weights = weights
@@ -111,6 +123,11 @@ class Trainer:
         self._is_best = False
         self._started = self._logged_at = time.perf_counter()
         self._logged_iteration = 0
+
+    @property
+    def _epoch(self) -> float:
+        """Finished epochs of the sampler."""
+        return self.iteration * self.plan.batch / self.plan.epoch_images
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Take over the state of a run, on every process.
@@ -183,7 +200,7 @@ class Trainer:
                 self._save()
 
     def _step(self, batches: Iterator[Batch]) -> None:
-        self._loss.step_begin(self.iteration / self.plan.iterations)
+        self._head.step_begin(self.iteration / self.plan.iterations, self._epoch)
         share = list(itertools.islice(batches, self.plan.accumulate))
         if len(share) < self.plan.accumulate:
             raise RunError(f"iteration {self.iteration + 1}: the training loader ended early; the data set is empty")
@@ -202,14 +219,14 @@ class Trainer:
         record = LogRecord(
             iteration=self.iteration,
             total=self.plan.iterations,
-            epoch=self.iteration * self.plan.batch / self.plan.epoch_images,
+            epoch=self._epoch,
             lr=self._schedule(self.iteration - 1),
             loss=sum(terms.values()),
             terms=terms,
             images_per_second=per_second * self.plan.batch,
             seconds=now - self._started,
             eta_seconds=(self.plan.iterations - self.iteration) / per_second,
-            diagnostics={name: float(value) for name, value in self._loss.diagnostics.items()},
+            diagnostics={name: float(value) for name, value in self._head.diagnostics.items()},
         )
         self._emit("on_log", record)
 

@@ -1,13 +1,11 @@
 """Long-tail methods. Knows tensors and class statistics, nothing of models, data files or configuration."""
 
-from aegl.longtail.base import ClassificationLoss
-from aegl.longtail.losses.fbs_aegl import FbsAegl
-from aegl.longtail.losses.sigmoid_bce import SigmoidBCE
-from aegl.longtail.losses.softmax_ce import SoftmaxCE
+from aegl.longtail.base import AuxiliaryLoss, Calibrator, ClassificationLoss, FeatureMemory, RegionSelector
+from aegl.longtail.registry import Registry
 
-LOSSES: dict[str, type[ClassificationLoss]] = {
-    "softmax_ce": SoftmaxCE,
-    "sigmoid_bce": SigmoidBCE,
-    "fbs_aegl": FbsAegl,
-}
+LOSSES: Registry[ClassificationLoss] = Registry("loss", "aegl.longtail.losses", ClassificationLoss)
 """Every classification loss by its configuration name (`loss.name`)."""
+AUXILIARY_LOSSES: Registry[AuxiliaryLoss] = Registry("auxiliary", "aegl.longtail.auxiliary", AuxiliaryLoss)
+CALIBRATORS: Registry[Calibrator] = Registry("calibrate", "aegl.longtail.calibrators", Calibrator)
+SELECTORS: Registry[RegionSelector] = Registry("selector", "aegl.longtail.selectors", RegionSelector)
+MEMORIES: Registry[FeatureMemory] = Registry("memory", "aegl.longtail.memories", FeatureMemory)

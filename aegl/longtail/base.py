@@ -1,12 +1,20 @@
-"""The contract between a long-tail classification loss and everything else.
+"""The contracts between long-tail methods and everything else.
 
 A loss owns its logits: it says how many there are, how the classifier that makes them starts, and how they become
-scores. The box head, the trainer and the exporter call the members below and know no method by name.
+scores. The other parts each change one more thing: an auxiliary loss adds a term, a calibrator changes the scores, a
+selector the regions that are trained on, a memory the features. The box head, the trainer and the exporter call the
+members below and know no method by name.
+
+Parts take the statistics of the training set first and their options as keyword arguments with defaults, each annotated
+with ``Annotated[type, pydantic.Field(ge=..., description=...)]`` or ``Literal[...]``: that signature is the only place
+where an option's name, type, range, help and default are written; the configuration reads it. State that changes during
+training lives in registered buffers with stable names and is summed over ranks before it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -28,24 +36,40 @@ Finite, so that no loss can make NaN of it, and a power of two, so that it is th
 """
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The regions that a batch trains the box head on, as the classifier saw them."""
+
+    logits: Tensor
+    """``[N, num_logits]``, any float dtype."""
+    labels: Tensor
+    """``[N]`` int64, ``0..C-1`` foreground, ``C`` background."""
+    features: Tensor
+    """``[N, F]``: what the classifier made the logits of."""
+    classifier: nn.Module
+    """``[N, F]`` features to ``[N, num_logits]`` logits."""
+    instance: Tensor
+    """``[N]`` int64: which ground-truth object of the batch a region is matched to; -1 for background and memories."""
+    remembered: Tensor
+    """``[N]`` bool: true for regions that come from a memory and not from the batch's images."""
+
+
 class ClassificationLoss(nn.Module):
     """Base of every classification loss of the box head.
 
-    Subclasses take ``stats`` first and their hyper-parameters as keyword arguments with defaults, each annotated with
-    ``Annotated[type, pydantic.Field(ge=..., description=...)]`` or ``Literal[...]``: that signature is the only place
-    where a hyper-parameter's name, type, range, help and default are written; the configuration reads it.
-
-    State that changes during training lives in registered buffers with stable names, is summed over ranks before it is
-    used, and is not read by :meth:`scores`. Label-space constants that :meth:`scores` needs are buffers too.
+    Its training state is not read by :meth:`scores`. Label-space constants that :meth:`scores` needs are buffers.
     """
 
     num_logits: int
     """Columns of the classifier: C, C+1, ... as the loss needs. A background column, if any, is the last one."""
+    is_softmax = False
+    """Whether the columns are C+1 logits of one softmax, background last."""
 
     def __init__(self, stats: ClassStatistics) -> None:
         super().__init__()
         self.num_classes = stats.num_classes
         self.progress = 0.0
+        self.epoch = 0.0
         self.diagnostics: dict[str, Tensor] = {}
         """Detached scalars about the last forward pass, for logs only; not loss terms, not reduced over ranks."""
 
@@ -57,9 +81,17 @@ class ClassificationLoss(nn.Module):
         if isinstance(bias, Tensor):
             nn.init.zeros_(bias)
 
-    def step_begin(self, progress: float) -> None:
-        """Told by the trainer before each step: the share of training that is done, in [0, 1)."""
-        self.progress = progress
+    @property
+    def column_groups(self) -> tuple[int, ...]:
+        """Sizes of the groups of columns that a classifier with several branches makes one by one; sum num_logits."""
+        return (self.num_logits,)
+
+    def step_begin(self, progress: float, epoch: float) -> None:
+        """Told by the trainer before each step: the share of training that is done, in [0, 1), and finished epochs."""
+        self.progress, self.epoch = progress, epoch
+
+    def observe(self, rows: Rows) -> None:
+        """Told of the rows before :meth:`forward` in training: for state that needs more than logits and labels."""
 
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """Named scalar loss terms, each already weighted; the trainer adds them up.
@@ -91,3 +123,102 @@ class ClassificationLoss(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """``[..., num_logits]`` logits to ``[..., C]`` scores in [0, 1]: pure, traceable, nothing written in place."""
         raise TypeError(f"{type(self).__name__} does not define scores()")
+
+
+class AuxiliaryLoss(nn.Module):
+    """A further loss term on the rows of the box head, beside any classification loss."""
+
+    def __init__(self, stats: ClassStatistics) -> None:
+        super().__init__()
+        self.num_classes = stats.num_classes
+        self.progress = 0.0
+        self.epoch = 0.0
+
+    def check(self, loss: ClassificationLoss) -> None:
+        """Raise :class:`aegl.errors.ConfigError` if the term has no meaning beside this loss."""
+
+    def step_begin(self, progress: float, epoch: float) -> None:
+        """See :meth:`ClassificationLoss.step_begin`."""
+        self.progress, self.epoch = progress, epoch
+
+    def forward(self, rows: Rows, loss: ClassificationLoss) -> dict[str, Tensor]:
+        """Named scalar terms, each already weighted and finite and connected to the logits whatever the rows."""
+        raise TypeError(f"{type(self).__name__} does not define forward()")
+
+
+class Calibrator(nn.Module):
+    """Changes the scores of a trained model; part of the inference graph, absent from training."""
+
+    def __init__(self, stats: ClassStatistics) -> None:
+        super().__init__()
+        self.num_classes = stats.num_classes
+
+    def check(self, loss: ClassificationLoss) -> None:
+        """Raise :class:`aegl.errors.ConfigError` if the scores of this loss cannot be calibrated so."""
+
+    def forward(self, logits: Tensor, scores: Callable[[Tensor], Tensor]) -> Tensor:
+        """``[..., num_logits]`` logits to ``[..., C]`` scores in [0, 1]; traceable.
+
+        Args:
+            logits: of the classifier.
+            scores: the loss's own map from logits to scores.
+        """
+        raise TypeError(f"{type(self).__name__} does not define forward()")
+
+
+class RegionSelector(nn.Module):
+    """Decides which regions a batch trains on, beyond the usual sampling."""
+
+    def __init__(self, stats: ClassStatistics) -> None:
+        super().__init__()
+        self.num_classes = stats.num_classes
+
+    def check(self, loss: ClassificationLoss) -> None:
+        """Raise :class:`aegl.errors.ConfigError` if the selection has no meaning beside this loss."""
+
+    def rows(self, labels: Tensor, images: Tensor, focus: Tensor | None) -> Tensor:
+        """Which of the sampled regions train the box head; default all.
+
+        Args:
+            labels: ``[R]`` int64, background ``C``.
+            images: ``[R]`` int64, image of the batch that each region lies in.
+            focus: ``[B]`` int64, class for which the sampler drew each image, -1 for none; None without such a sampler.
+
+        Returns:
+            Indices of the rows to keep, int64.
+        """
+        return torch.arange(len(labels), device=labels.device)
+
+
+class FeatureMemory(nn.Module):
+    """Pooled features of earlier regions, which train the box head again."""
+
+    def __init__(self, stats: ClassStatistics) -> None:
+        super().__init__()
+        self.num_classes = stats.num_classes
+
+    def check(self, loss: ClassificationLoss) -> None:
+        """Raise :class:`aegl.errors.ConfigError` if the memory cannot serve this loss."""
+
+    def probes(self, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Regions around ground truth whose features are wanted: ``[G, 4]`` to ``[G, J, 4]``, network pixels.
+
+        Args:
+            boxes: ground-truth boxes of one image.
+            image_size: height and width of the network input.
+        """
+        raise TypeError(f"{type(self).__name__} does not define probes()")
+
+    def store(self, pooled: Tensor, labels: Tensor, offsets: Tensor) -> None:
+        """Take in features.
+
+        Args:
+            pooled: ``[M, channels, S, S]`` features of the probes, detached.
+            labels: ``[M]`` int64 in ``0..C-1``.
+            offsets: ``[M, 4]`` float32: the box head's regression targets from each probe to its object.
+        """
+        raise TypeError(f"{type(self).__name__} does not define store()")
+
+    def recall(self, loss: ClassificationLoss) -> tuple[Tensor, Tensor, Tensor]:
+        """Features to train on in this step, as :meth:`store` took them in; any number of rows, also none."""
+        raise TypeError(f"{type(self).__name__} does not define recall()")

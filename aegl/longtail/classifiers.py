@@ -50,6 +50,15 @@ class CosineLinear(nn.Module):
         return rows / (torch.linalg.vector_norm(rows, dim=-1, keepdim=True).pow(self.power) + self.eps)
 
 
+def classifier_inputs(layer: nn.Module) -> tuple[str, ...]:
+    """Which of the box head's features a classifier reads, in the order of its arguments.
+
+    ``pooled`` (flattened), ``first`` (after the first shared layer) or ``hidden`` (after the second): what its
+    attribute ``inputs`` says; most have none and read ``hidden``.
+    """
+    return getattr(layer, "inputs", ("hidden",))
+
+
 def build_classifier(
     kind: Literal["linear", "cosine"], in_features: int, num_logits: int, temperature: float = 20.0
 ) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The hyper-parameters of a loss, read from its constructor's signature: checking, help, and building by name."""
+"""The options of a part, read from its constructor's signature: checking and help."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from aegl.errors import ConfigError
-from aegl.longtail import LOSSES
-from aegl.longtail.base import ClassificationLoss
-from aegl.longtail.statistics import ClassStatistics
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
@@ -23,7 +20,7 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", 
 
 @dataclass(frozen=True)
 class OptionHelp:
-    """One hyper-parameter as shown to the user: its name, what is allowed, its default and one line of help."""
+    """One option as shown to the user: its name, what is allowed, its default and one line of help."""
 
     name: str
     allowed: str
@@ -31,12 +28,12 @@ class OptionHelp:
     help: str
 
 
-def option_model(loss_class: type[ClassificationLoss]) -> type[BaseModel]:
-    """The schema of a loss's hyper-parameters: its constructor's keyword-only parameters with types, ranges, defaults.
+def option_model(part: type) -> type[BaseModel]:
+    """The schema of a part's options: its constructor's keyword-only parameters with types, ranges, defaults.
 
     Unknown keys, NaN and infinity are refused; instances are frozen.
     """
-    constructor = loss_class.__init__
+    constructor = part.__init__  # type: ignore[misc]
     hints = get_type_hints(constructor, include_extras=True)
     fields: dict[str, Any] = {
         parameter.name: (hints[parameter.name], parameter.default)
@@ -44,58 +41,51 @@ def option_model(loss_class: type[ClassificationLoss]) -> type[BaseModel]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    return create_model(f"{loss_class.__name__}Options", __config__=config, **fields)
+    return create_model(f"{part.__name__}Options", __config__=config, **fields)
 
 
-def loss_class(name: str) -> type[ClassificationLoss]:
-    """The loss of this configuration name. Raises :class:`ConfigError` with the near names for an unknown one."""
-    if name not in LOSSES:
-        raise ConfigError(f"loss.name={name}: unknown loss{_near(name, LOSSES)}; known are {', '.join(LOSSES)}")
-    return LOSSES[name]
-
-
-def validate_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the hyper-parameters of a loss.
+def check_options(part: type, options: Mapping[str, Any], *, section: str, name: str) -> dict[str, Any]:
+    """Check the options of a part.
 
     Args:
-        name: key of :data:`aegl.longtail.LOSSES`.
-        options: hyper-parameters by name, without the prefix ``loss.``.
+        part: the class.
+        options: by name, without the section.
+        section: of the configuration, for messages.
+        name: of the part, for messages.
 
     Returns:
-        Every hyper-parameter of the loss in its own type, those not given with their defaults.
+        Every option of the part in its own type, those not given with their defaults.
 
     Raises:
-        ConfigError: unknown loss, or every unknown option and every unusable value, one per line as ``loss.<option>``.
+        ConfigError: every unknown option and every unusable value, one per line as ``<section>.<option>``.
     """
-    model = option_model(loss_class(name))
+    model = option_model(part)
     try:
         return model.model_validate(dict(options)).model_dump()
     except ValidationError as error:
         failed = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
-        raise ConfigError("\n".join(_problem(name, model, key, options[key]) for key in failed)) from None
+        lines = [_problem(section, name, model, key, options[key]) for key in failed]
+        raise ConfigError("\n".join(lines)) from None
 
 
-def build_loss(name: str, stats: ClassStatistics, /, **options: Any) -> ClassificationLoss:
-    """Make the loss ``name`` for a training set, with checked hyper-parameters. Raises as :func:`validate_options`."""
-    return loss_class(name)(stats, **validate_options(name, options))
-
-
-def describe_options(name: str) -> list[OptionHelp]:
-    """Help on every hyper-parameter of a loss, in the order of its constructor."""
-    fields = option_model(loss_class(name)).model_fields
+def describe_options(part: type) -> list[OptionHelp]:
+    """Help on every option of a part, in the order of its constructor."""
+    fields = option_model(part).model_fields
     return [OptionHelp(key, _allowed(field), field.default, field.description or "") for key, field in fields.items()]
 
 
-def _problem(name: str, model: type[BaseModel], key: str, value: Any) -> str:
-    if key not in model.model_fields:
-        known = ", ".join(model.model_fields)
-        return f"loss.{key}: unknown option of {name}{_near(key, model.model_fields)}; known are {known}"
-    return f"loss.{key}={value}: must be {_allowed(model.model_fields[key])}"
-
-
-def _near(word: str, known: Iterable[str]) -> str:
+def near(word: str, known: Iterable[str]) -> str:
+    """``, did you mean ...?`` for a misspelt word, or nothing."""
     matches = difflib.get_close_matches(word, list(known), n=2)
     return f", did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _problem(section: str, name: str, model: type[BaseModel], key: str, value: Any) -> str:
+    fields = model.model_fields
+    if key not in fields:
+        known = f"known are {', '.join(fields)}" if fields else "it has none"
+        return f"{section}.{key}: unknown option of {name}{near(key, fields)}; {known}"
+    return f"{section}.{key}={value}: must be {_allowed(fields[key])}"
 
 
 def _allowed(field: FieldInfo) -> str:
@@ -118,4 +108,6 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _kind(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(str(choice) for choice in get_args(annotation))}"
+    if get_origin(annotation) is list:
+        return f"a list, each {_kind(get_args(annotation)[0])}"
     return _TYPE_NAMES[annotation]

@@ -1,18 +1,34 @@
-"""The box head: classifies regions and refines their boxes. Knows no method; the loss object owns the logits."""
+"""The box head: classifies regions and refines their boxes. Knows no method: its parts are given to it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aegl.longtail.base import ClassificationLoss
-from aegl.longtail.classifiers import build_classifier
+from aegl.longtail.base import Rows
+from aegl.longtail.classifiers import build_classifier, classifier_inputs
+from aegl.longtail.parts import Parts
 from aegl.models.box_coder import BoxCoder
 from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the head is trained on: ``R`` pooled regions and what it should say about them."""
+
+    pooled: Tensor
+    labels: Tensor
+    offsets: Tensor
+    """``[R, 4]``: regression targets, read for foreground only."""
+    instance: Tensor
+    remembered: Tensor
+    verified: Tensor | None
 
 
 class BoxHead(nn.Module):
@@ -21,7 +37,7 @@ class BoxHead(nn.Module):
     Args:
         in_features: channels times squared side of the pooled regions.
         hidden: width of the shared layers.
-        loss: the classification loss; says how many logits there are, how they start, what they score.
+        parts: of the long-tail method. The loss says how many logits there are, how they start, what they score.
         class_agnostic: one box regressor for all classes instead of one per class.
         classifier: kind of the classifier layer.
         temperature: scale of a cosine classifier.
@@ -32,7 +48,7 @@ class BoxHead(nn.Module):
         self,
         in_features: int,
         hidden: int,
-        loss: ClassificationLoss,
+        parts: Parts,
         *,
         class_agnostic: bool = False,
         classifier: Literal["linear", "cosine"] = "linear",
@@ -40,7 +56,11 @@ class BoxHead(nn.Module):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss = loss = parts.loss
+        self.auxiliary = parts.auxiliary
+        self.calibrator = parts.calibrate
+        self.selector = parts.selector
+        self.memory = parts.memory
         self.class_agnostic = class_agnostic
         self.loss_weight = loss_weight
         self.coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
@@ -55,21 +75,119 @@ class BoxHead(nn.Module):
         nn.init.normal_(self.regressor.weight, std=0.001)
         nn.init.zeros_(self.regressor.bias)
 
+    @property
+    def diagnostics(self) -> dict[str, Tensor]:
+        """What the loss reports of its last forward pass; see :class:`aegl.longtail.base.ClassificationLoss`."""
+        return self.loss.diagnostics
+
+    def step_begin(self, progress: float, epoch: float) -> None:
+        """Told by the trainer before each step: the share of training that is done, in [0, 1), and finished epochs."""
+        self.loss.step_begin(progress, epoch)
+        if self.auxiliary is not None:
+            self.auxiliary.step_begin(progress, epoch)
+
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """``[R, channels, S, S]`` to ``[R, num_logits]`` logits and ``[R, 1 or C, 4]`` offsets."""
-        hidden = F.relu(self.fc2(F.relu(self.fc1(pooled.flatten(1)))))
-        return self.classifier(hidden), self.regressor(hidden).unflatten(1, (-1, 4))
+        logits, deltas, _ = self._predict(pooled)
+        return logits, deltas
 
-    def losses(self, logits: Tensor, deltas: Tensor, regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
-        """The loss object's own terms and ``box``: L1 over foreground, divided by the number of sampled regions."""
-        if targets.verified is not None:
-            verified = targets.verified[regions.rois[:, 0].long()]
-            logits = self.loss.hide_unverified(logits, regions.labels, verified)
-        terms = dict(self.loss(logits, regions.labels))
-        foreground = (regions.labels < self.loss.num_classes).nonzero().squeeze(1)
-        image = regions.rois[foreground, 0].long()
-        wanted = self.coder.encode(regions.rois[foreground, 1:], targets.boxes[image, regions.matched[foreground]])
-        column = torch.zeros_like(foreground) if self.class_agnostic else regions.labels[foreground]
-        distance = (deltas[foreground, column].float() - wanted).abs().sum()
-        terms["box"] = self.loss_weight * distance / max(len(regions.labels), 1)
+    def scores(self, logits: Tensor) -> Tensor:
+        """``[..., num_logits]`` logits to ``[..., C]`` scores in [0, 1], calibrated if there is a calibrator."""
+        if self.calibrator is None:
+            return self.loss.scores(logits)
+        return self.calibrator(logits, self.loss.scores)
+
+    def losses(
+        self,
+        regions: SampledRegions,
+        targets: Targets,
+        pool: Callable[[Tensor], Tensor],
+        image_size: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """The terms of the method, and ``box``: L1 over foreground, divided by the number of regions trained on.
+
+        Args:
+            regions: sampled regions.
+            targets: ground truth.
+            pool: ``[R, 5]`` rois to ``[R, channels, S, S]`` features.
+            image_size: height and width of the network input.
+        """
+        lesson = self._remembering(self._lesson(regions, targets, pool), targets, pool, image_size)
+        logits, deltas, features = self._predict(lesson.pooled)
+        if lesson.verified is not None:
+            logits = self.loss.hide_unverified(logits, lesson.labels, lesson.verified)
+        rows = Rows(logits, lesson.labels, features, self.classifier, lesson.instance, lesson.remembered)
+        self.loss.observe(rows)
+        terms = dict(self.loss(logits, lesson.labels))
+        if self.auxiliary is not None:
+            terms |= self.auxiliary(rows, self.loss)
+        terms["box"] = self._box_loss(deltas, lesson)
         return terms
+
+    def _predict(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, offsets, and the (first) features that the classifier read."""
+        flat = pooled.flatten(1)
+        first = F.relu(self.fc1(flat))
+        hidden = F.relu(self.fc2(first))
+        features = {"pooled": flat, "first": first, "hidden": hidden}
+        inputs = [features[name] for name in classifier_inputs(self.classifier)]
+        return self.classifier(*inputs), self.regressor(hidden).unflatten(1, (-1, 4)), inputs[0]
+
+    def _lesson(self, regions: SampledRegions, targets: Targets, pool: Callable[[Tensor], Tensor]) -> _Lesson:
+        image = regions.rois[:, 0].long()
+        if self.selector is not None:
+            keep = self.selector.rows(regions.labels, image, targets.focus)
+            regions, image = regions.take(keep), image[keep]
+        foreground = regions.labels < self.loss.num_classes
+        wanted = targets.boxes[image, regions.matched] if targets.boxes.shape[1] else regions.rois[:, 1:]
+        instance = image * targets.boxes.shape[1] + regions.matched
+        return _Lesson(
+            pool(regions.rois),
+            regions.labels,
+            self.coder.encode(regions.rois[:, 1:], wanted),
+            torch.where(foreground, instance, -1),
+            torch.zeros_like(foreground),
+            None if targets.verified is None else targets.verified[image],
+        )
+
+    def _box_loss(self, deltas: Tensor, lesson: _Lesson) -> Tensor:
+        foreground = (lesson.labels < self.loss.num_classes).nonzero().squeeze(1)
+        column = torch.zeros_like(foreground) if self.class_agnostic else lesson.labels[foreground]
+        distance = (deltas[foreground, column].float() - lesson.offsets[foreground]).abs().sum()
+        return self.loss_weight * distance / max(len(lesson.labels), 1)
+
+    def _remembering(
+        self, lesson: _Lesson, targets: Targets, pool: Callable[[Tensor], Tensor], image_size: tuple[int, int]
+    ) -> _Lesson:
+        """The lesson with what the memory adds to it, after the memory has seen the batch's ground truth."""
+        if self.memory is None:
+            return lesson
+        self._memorise(targets, pool, image_size)
+        pooled, labels, offsets = self.memory.recall(self.loss)
+        new = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+        verified = None
+        if lesson.verified is not None:
+            verified = torch.cat([lesson.verified, new[:, None].expand(-1, self.loss.num_classes)])
+        return _Lesson(
+            torch.cat([lesson.pooled, pooled.to(lesson.pooled.dtype)]),
+            torch.cat([lesson.labels, labels]),
+            torch.cat([lesson.offsets, offsets]),
+            torch.cat([lesson.instance, torch.full_like(labels, -1)]),
+            torch.cat([lesson.remembered, new]),
+            verified,
+        )
+
+    @torch.no_grad()
+    def _memorise(self, targets: Targets, pool: Callable[[Tensor], Tensor], image_size: tuple[int, int]) -> None:
+        assert self.memory is not None
+        rois, labels, wanted = [], [], []
+        for image, count in enumerate(targets.num_objects.tolist()):
+            boxes = targets.boxes[image, :count]
+            probes = self.memory.probes(boxes, image_size)
+            each = probes.shape[1]
+            rois.append(F.pad(probes.flatten(0, 1), (1, 0), value=image))
+            labels.append(targets.labels[image, :count].repeat_interleave(each))
+            wanted.append(boxes.repeat_interleave(each, dim=0))
+        places = torch.cat(rois)
+        offsets = self.coder.encode(places[:, 1:], torch.cat(wanted))
+        self.memory.store(pool(places), torch.cat(labels), offsets)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aegl.config.fields import part_sections
 from aegl.config.schema import Config
-from aegl.longtail.base import ClassificationLoss
+from aegl.longtail.parts import build_parts
+from aegl.longtail.statistics import ClassStatistics
 from aegl.models.anchors import AnchorGenerator
 from aegl.models.backbone import TimmBackbone
 from aegl.models.box_head import BoxHead
@@ -21,22 +23,21 @@ AP_CONF = 1e-4
 """Score threshold when none is given: low, as AP needs it."""
 
 
-def build_model(
-    config: Config, num_classes: int, loss: ClassificationLoss, *, backbone_from_config: bool = True
-) -> MaskRCNN:
-    """Build the detector that a configuration describes.
+def build_model(config: Config, statistics: ClassStatistics, *, backbone_from_config: bool = True) -> MaskRCNN:
+    """Build the detector that a configuration describes, with the parts of its long-tail method.
 
     Args:
         config: the configuration.
-        num_classes: foreground classes ``C``.
-        loss: the classification loss of the box head.
+        statistics: class counts of the training set.
         backbone_from_config: load the backbone weights that the configuration names; false where a checkpoint will
             replace all weights anyway.
 
     Raises:
-        ConfigError: for a backbone that cannot be used.
+        ConfigError: for a backbone that cannot be used, or parts of a method that do not go together.
         CheckpointError: if backbone weights cannot be had or do not fit.
     """
+    num_classes = statistics.num_classes
+    parts = build_parts(statistics, {name: getattr(config, name) for name in part_sections()})
     backbone = _backbone(config, backbone_from_config)
     channels = config.neck.channels
     neck = FeaturePyramid(backbone.channels, channels, extra_level=config.neck.extra_level)
@@ -46,7 +47,7 @@ def build_model(
     box_head = BoxHead(
         channels * config.box.pool**2,
         config.box.hidden,
-        loss,
+        parts,
         class_agnostic=config.box.class_agnostic,
         classifier=config.box.classifier,
         temperature=config.box.temperature,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from aegl.models.fpn import FeaturePyramid
 from aegl.models.mask_head import MaskHead
 from aegl.models.postprocess import PostprocessOptions, select
 from aegl.models.roi_pool import RegionPool
-from aegl.models.roi_sampler import RegionSampler, SampledRegions
+from aegl.models.roi_sampler import RegionSampler
 from aegl.models.rpn import RegionProposals
 from aegl.types import Detections, Targets
 
@@ -90,9 +91,9 @@ class MaskRCNN(nn.Module):
         features = self._features(images)
         proposals, valid, losses = self.rpn(features, _size(images), targets)
         regions = self.sampler(proposals, valid, targets)
-        logits, deltas = self.box_head(self.box_pool(features, regions.rois))
-        losses |= self.box_head.losses(logits, deltas, regions, targets)
-        foreground = _foreground(regions, self.sampler.num_classes)
+        pool = partial(self.box_pool, features)
+        losses |= self.box_head.losses(regions, targets, pool, _size(images))
+        foreground = regions.take((regions.labels < self.sampler.num_classes).nonzero().squeeze(1))
         mask_logits = self.mask_head(self.mask_pool(features, foreground.rois), foreground.labels)
         losses |= self.mask_head.losses(mask_logits, foreground, targets)
         return cast(dict[str, Tensor], losses)
@@ -103,7 +104,7 @@ class MaskRCNN(nn.Module):
         proposals, valid, _ = self.rpn(features, _size(images))
         logits, deltas = self.box_head(self.box_pool(features, _as_rois(proposals)))
         batch = proposals.shape[:2]
-        scores = self.box_head.loss.scores(logits).unflatten(0, batch)
+        scores = self.box_head.scores(logits).unflatten(0, batch)
         selection = select(
             scores, deltas.unflatten(0, batch), proposals, valid, _size(images), self.box_head.coder, self.postprocess
         )
@@ -136,8 +137,3 @@ def _as_rois(boxes: Tensor) -> Tensor:
     """``[B, K, 4]`` to ``[B * K, 5]`` with the image index in front."""
     index = torch.arange(boxes.shape[0], device=boxes.device, dtype=boxes.dtype)
     return torch.cat([index[:, None, None].expand(-1, boxes.shape[1], 1), boxes], dim=-1).flatten(0, 1)
-
-
-def _foreground(regions: SampledRegions, num_classes: int) -> SampledRegions:
-    rows = (regions.labels < num_classes).nonzero().squeeze(1)
-    return SampledRegions(regions.rois[rows], regions.labels[rows], regions.matched[rows])

@@ -25,6 +25,10 @@ class SampledRegions:
     labels: Tensor
     matched: Tensor
 
+    def take(self, rows: Tensor) -> SampledRegions:
+        """The regions of these indices."""
+        return SampledRegions(self.rois[rows], self.labels[rows], self.matched[rows])
+
 
 class RegionSampler:
     """Draws a fixed number of proposals per image, with a largest share of foreground.

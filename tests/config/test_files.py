@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aegl.config import Config, complete_loss, load_config, shipped, to_yaml
+from aegl.config import Config, complete_parts, load_config, shipped, to_yaml
 from aegl.config.fields import keys
 from aegl.config.render import grouped_keys, render_defaults
 from aegl.data.description import parse_description
@@ -45,7 +45,7 @@ def test_there_are_files_of_every_kind_that_is_documented() -> None:
 def test_every_shipped_file_loads(kind: str, name: str) -> None:
     config = load_config({kind: name})
     assert getattr(config, kind) == name
-    complete_loss(config)
+    complete_parts(config)
 
 
 @pytest.mark.parametrize("name", shipped.available("data"))
@@ -75,7 +75,7 @@ def test_a_timm_model_is_taken_by_its_name() -> None:
 def test_args_yaml_gives_the_same_configuration_back(model: str, method: str, saved: Any) -> None:
     config = load_config({"model": model, "method": method})
     assert load_config({"cfg": saved(config)}) == config
-    complete = complete_loss(config)
+    complete = complete_parts(config)
     assert load_config({"cfg": saved(complete)}) == complete
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aegl.config import complete_loss, load_config, resolve
+from aegl.config import complete_parts, load_config, resolve
 from aegl.config.schema import Config as Schema
 from aegl.config.shipped import available
 from aegl.errors import ConfigError
@@ -131,12 +131,12 @@ class TestSaved:
     @pytest.mark.parametrize("new", available("model"))
     def test_nothing_of_the_old_model_stays(self, new: str) -> None:
         for old in available("model"):
-            args = complete_loss(load_config({"model": old})).model_dump()
-            assert load_config({"model": new}, base=args) == complete_loss(load_config({"model": new})), old
+            args = complete_parts(load_config({"model": old})).model_dump()
+            assert load_config({"model": new}, base=args) == complete_parts(load_config({"model": new})), old
 
     def test_nothing_of_the_old_model_stays_of_a_file(self, saved: Any) -> None:
-        path = saved(complete_loss(load_config({"model": "swin_t"})))
-        assert load_config({"cfg": path, "model": "mini"}) == complete_loss(load_config({"model": "mini"}))
+        path = saved(complete_parts(load_config({"model": "swin_t"})))
+        assert load_config({"cfg": path, "model": "mini"}) == complete_parts(load_config({"model": "mini"}))
 
     @pytest.mark.parametrize("kind", ["data", "schedule", "method"])
     def test_nothing_of_other_replaced_files_stays(self, kind: str) -> None:
@@ -200,8 +200,8 @@ class TestLossOptions:
         with pytest.raises(ConfigError, match=r"loss.mu: unknown option of softmax_ce"):
             load_config({"cfg": file, "method": "fbs_aegl", "loss.mu": "0.5"})
 
-    def test_complete_loss_writes_every_one_out(self) -> None:
-        options = complete_loss(load_config({"loss.mu": "0.4"})).loss.options()
+    def test_complete_parts_writes_every_one_out(self) -> None:
+        options = complete_parts(load_config({"loss.mu": "0.4"})).loss.options()
         assert options["mu"] == 0.4 and options["gamma"] == 0.7 and "activation" in options
 
 

@@ -86,7 +86,7 @@ def test_texts_become_what_the_key_holds(overrides: dict[str, Any], value: Any) 
         ({"backbone.norm": "group"}, "backbone.norm=group: must be one of frozen, eval, batch [arguments]"),
         ({"name": ["a"]}, "name=[a]: must be text, or null [arguments]"),
         ({"loss.mu": "-1"}, "loss.mu=-1: must be a number >= 0 [arguments]"),
-        ({"loss.name": "nope"}, "loss.name=nope: unknown loss"),
+        ({"loss.name": "nope"}, "loss.name=nope: unknown"),
         ({"method": "fbs"}, "method=fbs: unknown method (did you mean fbs_aegl?); available: fbs_aegl, sigmoid_bce"),
         ({"model": "r5"}, "model=r5: unknown model (did you mean r50?)"),
         ({"model": "timm:"}, "model=timm:: the name of a timm model is missing, e.g. model=timm:resnet26"),

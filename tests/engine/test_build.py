@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from aegl.config import complete_loss, load_config
+from aegl.config import complete_parts, load_config
 from aegl.engine.build import train
 from aegl.engine.callbacks import Callback
 from aegl.engine.checkpoint import load_checkpoint
@@ -97,7 +97,7 @@ def test_a_run_leaves_everything(trained: dict[str, Any]) -> None:
     assert [row["iteration"] for row in rows] == ["2", "3", "3", "4", "6", "6"]
     assert [row["protocol"] for row in rows if row["mask/AP"]] == ["lvis", "lvis"]
     again = load_config({"cfg": str(folder / "args.yaml")})
-    assert again == complete_loss(load_config({**SMALL, "project": str(folder.parent), "val_every": 3}))
+    assert again == complete_parts(load_config({**SMALL, "project": str(folder.parent), "val_every": 3}))
     best = load_checkpoint(trained["best"])
     assert (best.meta.num_classes, best.meta.stride, best.meta.data) == (4, 32, "shapes_lt")
     assert load_checkpoint(trained["last"]).metrics == trained["metrics"]

@@ -14,7 +14,6 @@ from aegl.config import Config
 from aegl.engine.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
 from aegl.engine.restore import load_torch_backend, rebuild_model, start_from
 from aegl.errors import CheckpointError
-from aegl.longtail.options import build_loss
 from aegl.models.factory import build_model
 from aegl.models.mask_rcnn import MaskRCNN
 
@@ -33,8 +32,7 @@ TINY: dict[str, Any] = {
 
 def build(toy: ModuleType, **changes: Any) -> tuple[MaskRCNN, Config]:
     config = Config.model_validate({**TINY, **changes})
-    loss = build_loss(config.loss.name, toy.STATISTICS, **config.loss.options())
-    return build_model(config, 3, loss), config
+    return build_model(config, toy.STATISTICS), config
 
 
 @pytest.fixture(scope="module")

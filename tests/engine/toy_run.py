@@ -118,7 +118,7 @@ def build(
     seed_all(0, world.rank)
     return Trainer(
         Stepper(model, optimizer, world=world, amp=amp, clip_grad=1.0, ema=average),
-        loss=model.loss,
+        head=model.loss,
         schedule=Schedule(0.02, iterations, "cosine", warmup_iterations=3),
         open_loader=lambda consumed: batches(consumed, images=4, world=world, bad_step=bad_step),
         plan=TrainPlan(

@@ -21,7 +21,6 @@ from aegl.engine.backend import TorchBackend
 from aegl.export.backend import OnnxBackend
 from aegl.export.opsets import NEWEST_OPSET
 from aegl.export.pipeline import export_and_prove
-from aegl.longtail.options import build_loss
 from aegl.longtail.statistics import ClassStatistics
 from aegl.metadata import ModelMeta
 from aegl.models.factory import build_model
@@ -71,7 +70,8 @@ def small_model(num_classes: int = 7, loss: str = "softmax_ce", **changes: Any) 
     for key, value in changes.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
     torch.manual_seed(0)
-    model = build_model(Config.model_validate(values), num_classes, build_loss(loss, statistics(num_classes))).eval()
+    values.setdefault("loss", {"name": loss})
+    model = build_model(Config.model_validate(values), statistics(num_classes)).eval()
     spread(model)
     return model
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from aegl.longtail import LOSSES
 from aegl.longtail.classifiers import build_classifier
-from aegl.longtail.options import build_loss
 from aegl.longtail.statistics import ClassStatistics
 from aegl.types import Detections
 
@@ -132,7 +131,7 @@ class Scores(nn.Module):
         super().__init__()
         counts = np.arange(1, 12) ** 2
         torch.manual_seed(0)
-        self.loss = build_loss(loss, ClassStatistics(counts, counts, 500, np.minimum(np.arange(11) // 4, 2)))
+        self.loss = LOSSES.build(loss, ClassStatistics(counts, counts, 500, np.minimum(np.arange(11) // 4, 2)))
         self.classifier = build_classifier(classifier, 16, self.loss.num_logits)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def test_gates_start_late(stats, batch, element_weights):
     loss = FbsAegl(stats, gate_start=0.25)
     arguments = batch.logits, batch.labels, batch.uniform
     torch.testing.assert_close(element_weights(loss, *arguments), loss.weight_factor.expand(40, 6))
-    loss.step_begin(0.25)
+    loss.step_begin(0.25, 1.0)
     torch.testing.assert_close(element_weights(loss, *arguments), element_weights(FbsAegl(stats), *arguments))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from aegl.config import load_config
 from aegl.data.build import build_store
@@ -26,6 +26,7 @@ from aegl.longtail.base import HIDDEN
 from aegl.longtail.losses.fbs_aegl import FbsAegl
 from aegl.longtail.losses.sigmoid_bce import SigmoidBCE
 from aegl.longtail.losses.softmax_ce import SoftmaxCE
+from aegl.longtail.parts import Parts
 from aegl.models.box_head import BoxHead
 from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
@@ -199,12 +200,23 @@ def test_everything_is_verified_where_everything_was_annotated(picture: Annotati
     assert not store.federated and store.verified(0).all() and store.verified(1).all()
 
 
+class Says(nn.Module):
+    """A classifier of fixed logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.logits
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_box_head_learns_only_what_the_picture_says(
     name: str, asked: bool, picture: AnnotationStore, stats: Any
 ) -> None:
-    head = BoxHead(8, 16, LOSSES[name](stats, **MU_LOW.get(name, {})))
+    head = BoxHead(8, 16, Parts(LOSSES[name](stats, **MU_LOW.get(name, {}))))
     targets = targets_of(picture, asked=asked)
     # In the first picture its two objects and a background region, in the second one background region.
     regions = SampledRegions(
@@ -216,7 +228,8 @@ def test_the_box_head_learns_only_what_the_picture_says(
     )
     torch.manual_seed(0)
     logits = torch.randn(4, head.loss.num_logits, requires_grad=True)
-    terms = head.losses(logits, torch.zeros(4, CLASSES, 4), regions, targets)
+    head.classifier = Says(logits)
+    terms = head.losses(regions, targets, lambda rois: torch.zeros(len(rois), 8, 1, 1), (48, 64))
     (grad,) = torch.autograd.grad(terms["cls"], logits)
     learnt = (grad[:, :CLASSES] != 0).numpy()
     allowed = np.array([LOOKED_FOR, [c in (0, 1, 2) for c in range(CLASSES)], LOOKED_FOR, [False] * CLASSES])

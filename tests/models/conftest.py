@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from aegl.config.schema import Config
-from aegl.longtail.options import build_loss
 from aegl.longtail.statistics import ClassStatistics
 from aegl.models.factory import build_model
 from aegl.models.mask_rcnn import MaskRCNN
@@ -40,7 +39,7 @@ def tiny_model(**changes: Any) -> MaskRCNN:
     counts = np.arange(1, NUM_CLASSES + 1) * 4
     stats = ClassStatistics(counts, counts, 50, np.minimum(np.arange(NUM_CLASSES) // 2, 2))
     torch.manual_seed(0)
-    return build_model(Config.model_validate(values), NUM_CLASSES, build_loss("softmax_ce", stats))
+    return build_model(Config.model_validate({"loss": {"name": "softmax_ce"}, **values}), stats)
 
 
 def make_targets(boxes: list[list[list[float]]], labels: list[list[int]], size: int = 28) -> Targets:

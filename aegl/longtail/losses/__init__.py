@@ -1,1 +1,1 @@
-"""Classification losses, one file each; the table of their names is :data:`aegl.longtail.LOSSES`."""
+"""Classification losses, one file each (`loss.name`)."""

@@ -1,0 +1,1 @@
+"""Auxiliary losses, one file each (`auxiliary.name`): extra terms beside any classification loss."""

@@ -1,0 +1,1 @@
+"""Score calibrators, one file each (`calibrate.name`)."""

@@ -1,0 +1,1 @@
+"""Region selectors, one file each (`selector.name`): which regions are trained on."""
