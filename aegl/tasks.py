@@ -144,9 +144,7 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         raise ConfigError(f"weights={weights}: is an ONNX file already; give the .pt it was made from")
     checkpoint = load_checkpoint(weights)
     config = load_config(overrides, base=of_the_model(checkpoint.config))
-    model, meta = rebuild_model(
-        checkpoint, conf=config.conf, iou=config.iou, max_det=config.max_det, nms_candidates=config.nms_candidates
-    )
+    model, meta = rebuild_model(checkpoint, config)
     return export_and_prove(
         model,
         replace(meta, imgsz=config.imgsz, max_size=config.max_size),

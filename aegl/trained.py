@@ -55,7 +55,7 @@ def open_trained(overrides: Overrides, progress: Progress, *, conf: float | None
         onnx = OnnxBackend(weights, device=request.device)
         # A graph cannot go below the threshold that is fixed in it.
         config = load_config(given, base=_with_conf(onnx.config, None if conf is None else max(conf, onnx.meta.conf)))
-        onnx.require(iou=config.iou, max_det=config.max_det, conf=config.conf, nms_candidates=config.nms_candidates)
+        onnx.require(config)
         return Trained(weights, onnx, config)
     from aegl.engine.backend import TorchBackend
     from aegl.engine.checkpoint import load_checkpoint
@@ -65,9 +65,7 @@ def open_trained(overrides: Overrides, progress: Progress, *, conf: float | None
     device = resolve_device(request.device)
     checkpoint = load_checkpoint(weights)
     config = load_config(given, base=_with_conf(of_the_model(checkpoint.config), conf))
-    model, meta = rebuild_model(
-        checkpoint, conf=config.conf, iou=config.iou, max_det=config.max_det, nms_candidates=config.nms_candidates
-    )
+    model, meta = rebuild_model(checkpoint, config)
     return Trained(weights, TorchBackend(model, meta, device), config)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from aegl.config import Config
+from aegl.config.values import shown
 from aegl.errors import CheckpointError, ExportError, RunError
 from aegl.export.onnx_graph import META_KEY, OUTPUTS
 from aegl.export.session import first_line, open_session
@@ -59,27 +61,27 @@ class OnnxBackend:
             ) from error
         return Detections(*(torch.from_numpy(np.ascontiguousarray(output)) for output in outputs))
 
-    def require(self, *, conf: float | None, iou: float, max_det: int, nms_candidates: int) -> None:
+    def require(self, asked: Config) -> None:
         """Refuse settings that the graph, in which they are fixed, cannot follow.
 
         Raises:
-            ExportError: for another IoU, another number of candidates, more detections, or a lower score threshold than
-                it was exported with.
+            ExportError: for another IoU, number of candidates or calibration, more detections, or a lower score
+                threshold than it was exported with.
         """
-        meta = self.meta
-        candidates = self.config["nms_candidates"]
-        if nms_candidates != candidates:
-            raise ExportError(
-                f"nms_candidates={nms_candidates}: {self._path} was exported with {candidates}; export it anew"
-            )
-        if iou != meta.iou:
-            raise ExportError(
-                f"iou={iou}: {self._path} was exported with iou={meta.iou}; export it anew with iou={iou}"
-            )
-        if max_det > meta.max_det:
-            raise ExportError(f"max_det={max_det}: {self._path} was exported with {meta.max_det}; export it anew")
-        if conf is not None and conf < meta.conf:
-            raise ExportError(f"conf={conf}: {self._path} was exported with conf={meta.conf}; export it anew")
+        meta, own = self.meta, Config.model_validate(self.config)
+        equal = {
+            "iou": (asked.iou, meta.iou),
+            "nms_candidates": (asked.nms_candidates, own.nms_candidates),
+            "calibrate": (asked.calibrate.model_dump(), own.calibrate.model_dump()),
+        }
+        problems = {key: (wanted, fixed, wanted != fixed) for key, (wanted, fixed) in equal.items()}
+        problems["max_det"] = (asked.max_det, meta.max_det, asked.max_det > meta.max_det)
+        problems["conf"] = (asked.conf, meta.conf, asked.conf is not None and asked.conf < meta.conf)
+        for key, (wanted, fixed, differs) in problems.items():
+            if differs:
+                raise ExportError(
+                    f"{key}={shown(wanted)}: {self._path} was exported with {key}={shown(fixed)}; export it anew"
+                )
 
     def _on_canvas(self, images: np.ndarray) -> np.ndarray:
         if self.canvas is None or images.shape[2:] == self.canvas:

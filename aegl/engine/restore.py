@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -26,30 +25,25 @@ _CLASSIFIER = "box_head.classifier."
 _CLASS_WISE = ("box_head.regressor.", "mask_head.predictor.")
 
 
-def rebuild_model(
-    checkpoint: Checkpoint,
-    *,
-    conf: float | None = None,
-    iou: float | None = None,
-    max_det: int | None = None,
-    nms_candidates: int | None = None,
-) -> tuple[MaskRCNN, ModelMeta]:
+_OPERATING_POINT = ("conf", "iou", "max_det", "nms_candidates", "calibrate")
+"""Keys that say how a trained model is used, and may differ from what it was trained with."""
+
+
+def rebuild_model(checkpoint: Checkpoint, asked: Config | None = None) -> tuple[MaskRCNN, ModelMeta]:
     """The model of a checkpoint, ready to be evaluated or exported, with its metadata.
 
     Averaged weights are used where there are any.
 
     Args:
         checkpoint: a loaded checkpoint.
-        conf: score threshold; None keeps the one it was trained with, for this and the following.
-        iou: IoU of the NMS.
-        max_det: detections per image.
-        nms_candidates: candidates per image that enter NMS.
+        asked: gives score threshold, NMS, number of detections and calibration; None keeps those it was trained with.
 
     Raises:
         CheckpointError: if the weights do not fit the configuration saved with them.
+        ConfigError: if the calibration does not go with the model's loss.
     """
-    given: dict[str, Any] = {"conf": conf, "iou": iou, "max_det": max_det, "nms_candidates": nms_candidates}
-    update = {key: value for key, value in given.items() if value is not None}
+    given = {} if asked is None else asked.model_dump()
+    update = {key: given[key] for key in _OPERATING_POINT if given.get(key) is not None}
     try:
         config = Config.model_validate({**checkpoint.config, **update})
     except ValidationError as error:
@@ -61,27 +55,17 @@ def rebuild_model(
         model.load_state_dict(checkpoint.inference_weights())
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its configuration: {error}") from error
-    operating = {key: value for key, value in update.items() if key != "nms_candidates"}
-    return model.eval(), replace(checkpoint.meta, **operating)
+    meta = replace(checkpoint.meta, iou=config.iou, max_det=config.max_det)
+    return model.eval(), meta if config.conf is None else replace(meta, conf=config.conf)
 
 
-def load_torch_backend(
-    path: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    conf: float | None = None,
-    iou: float | None = None,
-    max_det: int | None = None,
-    nms_candidates: int | None = None,
-) -> TorchBackend:
+def load_torch_backend(path: str | Path, *, device: torch.device | str = "cpu") -> TorchBackend:
     """The model of a ``.pt`` file behind the :class:`aegl.engine.backend.Backend` interface.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or no checkpoint.
     """
-    model, meta = rebuild_model(
-        load_checkpoint(path), conf=conf, iou=iou, max_det=max_det, nms_candidates=nms_candidates
-    )
+    model, meta = rebuild_model(load_checkpoint(path))
     return TorchBackend(model, meta, device)
 
 

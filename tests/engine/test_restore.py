@@ -56,7 +56,8 @@ def test_backend_of_a_file_answers_as_the_model(toy: ModuleType, checkpoint: Che
 
 
 def test_operating_point_can_be_changed(checkpoint: Checkpoint) -> None:
-    model, meta = rebuild_model(checkpoint, conf=0.4, max_det=7, nms_candidates=50)
+    asked = Config.model_validate({**TINY, "conf": 0.4, "max_det": 7, "nms_candidates": 50})
+    model, meta = rebuild_model(checkpoint, asked)
     assert (meta.conf, meta.max_det, meta.iou) == (0.4, 7, 0.5)
     assert (model.postprocess.conf, model.postprocess.max_det, model.postprocess.nms_candidates) == (0.4, 7, 50)
 

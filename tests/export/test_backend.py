@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from aegl.config import Config
 from aegl.errors import ExportError, RunError
 from aegl.export.backend import OnnxBackend
 from aegl.export.session import CPU, CUDA, open_session
@@ -90,27 +91,32 @@ def test_what_onnx_runtime_cannot_do_is_one_message(plain: Any) -> None:
         plain.onnx(np.zeros((1, 1, 64, 96), dtype=np.uint8))
 
 
-def as_exported(case: Any) -> dict[str, Any]:
-    return {"conf": None, "iou": 0.5, "max_det": 20, "nms_candidates": case.onnx.config["nms_candidates"]}
+def asked(case: Any, **changes: Any) -> Config:
+    """The configuration that the file was exported with, changed."""
+    return Config.model_validate({**case.onnx.config, "max_det": case.meta.max_det, **changes})
 
 
 def test_settings_the_graph_follows_are_accepted(plain: Any) -> None:
     for conf, max_det in ((None, 20), (0.3, 20), (0.9, 1)):
-        plain.onnx.require(**{**as_exported(plain), "conf": conf, "max_det": max_det})
+        plain.onnx.require(asked(plain, conf=conf, max_det=max_det))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"iou": 0.6}, r"iou=0\.6: .* was exported with iou=0\.5; export it anew with iou=0\.6"),
-        ({"max_det": 21}, r"max_det=21: .* was exported with 20; export it anew"),
-        ({"nms_candidates": 7}, r"nms_candidates=7: .* was exported with \d+; export it anew"),
+        ({"iou": 0.6}, r"iou=0\.6: .* was exported with iou=0\.5; export it anew"),
+        ({"max_det": 21}, r"max_det=21: .* was exported with max_det=20; export it anew"),
+        ({"nms_candidates": 7}, r"nms_candidates=7: .* was exported with nms_candidates=\d+; export it anew"),
+        (
+            {"calibrate": {"name": "norcal"}},
+            r"calibrate=.*norcal.*: .* was exported with calibrate=.*none.*; export it anew",
+        ),
         ({"conf": 0.29}, r"conf=0\.29: .* was exported with conf=0\.3; export it anew"),
     ],
 )
 def test_settings_fixed_in_the_graph_are_refused(plain: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
-        plain.onnx.require(**{**as_exported(plain), **changes})
+        plain.onnx.require(asked(plain, **changes))
 
 
 def test_float_images_are_taken_too(plain: Any, scene: Any) -> None:
