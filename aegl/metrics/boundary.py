@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from aegl.metrics.iou import Edges
+from aegl.metrics.rle import runs_of
 
 DILATION_RATIO = 0.02
 """Width of a boundary as a share of the image's diagonal."""
@@ -64,7 +65,7 @@ def boundary_edges(
 def boundary_of(rle: dict[str, object]) -> Boundary:
     """The boundary of one valid compressed mask; pixels at the border of the image are part of it."""
     height, width = (int(v) for v in rle["size"])  # type: ignore[attr-defined]
-    top, left, mask = _crop(_runs(rle["counts"]), height)  # type: ignore[arg-type]
+    top, left, mask = _crop(runs_of(rle["counts"]), height)  # type: ignore[arg-type]
     pixels = mask & ~_eroded(mask, max(1, round(DILATION_RATIO * math.hypot(height, width))))
     return Boundary(top, left, pixels, int(np.count_nonzero(pixels)))
 
@@ -79,20 +80,6 @@ def boundary_iou(a: Boundary, b: Boundary) -> float:
     shared_a, shared_b = (m.pixels[top - m.top : bottom - m.top, left - m.left : right - m.left] for m in (a, b))
     intersection = np.count_nonzero(shared_a & shared_b)
     return float(intersection / (a.area + b.area - intersection)) if intersection else 0.0
-
-
-def _runs(counts: bytes) -> np.ndarray:
-    """Lengths of the runs of a valid compressed mask, background first (int64)."""
-    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((codes & 0x20) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    digit = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 0x1F) << (5 * digit), starts)
-    runs -= np.where(codes[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
-    for first in (1, 2):  # from the fourth on, runs are stored as differences to the run two before
-        runs[first::2] = np.cumsum(runs[first::2])
-    return runs
 
 
 def _crop(runs: np.ndarray, height: int) -> tuple[int, int, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-_STRETCH = 1 << 21
+_STRETCH = 1 << 18
 _LOOK_AHEAD = 1 << 14
 _BETWEEN_RECORDS = re.compile(rb"\}\s*(,)\s*\{")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
@@ -28,13 +28,17 @@ def likely_cuts(path: Path) -> list[int]:
     return sorted(places | {0, size})
 
 
-def read_stretch(path: Path, start: int, stop: int) -> bytes:
+def read_stretch(path: Path, start: int, stop: int) -> bytearray:
     """The text of a JSON list of the records between two cuts."""
-    with path.open("rb") as file:
+    text = bytearray(stop - start + 1)
+    with path.open("rb", buffering=0) as file:
         size = file.seek(0, 2)
         file.seek(start)
-        text = file.read(stop - start)
-    return (b"[" + text[1:] if start else text) + (b"]" if stop < size else b"")
+        file.readinto(memoryview(text)[:-1])
+    if start:
+        text[0] = ord("[")
+    text[-1] = ord("]" if stop < size else " ")
+    return text
 
 
 def _next_cut(file: BinaryIO, place: int, size: int) -> int:

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from aegl.errors import DataError
+from aegl.metrics.ids import Ids
 from aegl.metrics.json_stream import likely_cuts, read_stretch, stream_list
-from aegl.metrics.parallel import ordered_map
+from aegl.metrics.parallel import ordered_map, shared_zeros
 from aegl.metrics.rle import MaskColumn, boxes_of, encode, pixel_counts
 
 if TYPE_CHECKING:
@@ -74,10 +75,11 @@ def _parts(path: Path, reader: _Reader, progress: Progress) -> Iterator[_Part]:
     """Stretch by stretch on all cores; from the first that does not work out on, one after the other with more care."""
     cuts = likely_cuts(path)
     progress.start("read", -(-cuts[-1] // _MEGABYTE), "megabyte")
+    room = shared_zeros((cuts[-1],), np.uint8)
 
     def decode(stretch: tuple[int, int]) -> _Part | None:
         try:
-            return reader.decode(read_stretch(path, *stretch))
+            return reader.decode(read_stretch(path, *stretch)).moved(room[slice(*stretch)])
         except (ValueError, DataError):
             return None  # the cut may be wrong, and this process does not know the number of the record
 
@@ -88,7 +90,7 @@ def _parts(path: Path, reader: _Reader, progress: Progress) -> Iterator[_Part]:
         if part is None:
             yield from stream_list(path, start, reader.decode)
             break
-        yield part
+        yield part.fetched(room[start:stop])
         progress.update(-(-stop // _MEGABYTE) - -(-start // _MEGABYTE))
     progress.finish()
 
@@ -109,10 +111,23 @@ class _Part:
     boxes: np.ndarray
     masks: MaskColumn | None
 
+    def moved(self, room: np.ndarray) -> _Part:
+        """To be sent to another process, without the characters of masks, which are written to shared ``room``."""
+        if self.masks is None or len(self.masks.parts[0]) > len(room):  # an RLE can be longer than its polygons
+            return self
+        room[: len(self.masks.parts[0])] = self.masks.parts[0]
+        return replace(self, masks=replace(self.masks, parts=()))
+
+    def fetched(self, room: np.ndarray) -> _Part:
+        """What was :meth:`moved`, as it was; the masks stay in ``room``."""
+        if self.masks is None or self.masks.parts:
+            return self
+        return replace(self, masks=MaskColumn.packed(room[: self.masks.lengths.sum()], self.masks.lengths))
+
 
 @dataclass
 class _Reader:
-    """Turns stretches of records into columns that grow in place, so that joining them takes no second copy."""
+    """Turns stretches of records into columns that grow in place; the masks stay where each stretch put them."""
 
     path: Path
     store: AnnotationStore
@@ -120,13 +135,14 @@ class _Reader:
     has_boxes: bool = True
     has_masks: bool = False
     _grown: defaultdict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    _mask_columns: list[MaskColumn] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.images = _Ids("image_id", self.store.image_ids)
-        self.labels = _Ids("category_id", self.store.categories.ids)
+        self.images = Ids("image_id", self.store.image_ids)
+        self.labels = Ids("category_id", self.store.categories.ids)
         self.sizes = np.asarray(self.store.image_sizes)
 
-    def decode(self, text: bytes) -> _Part:
+    def decode(self, text: bytes | bytearray) -> _Part:
         """Columns of a JSON list; ``ValueError`` if it is no JSON, :class:`DataError` if a record is wrong."""
         try:
             records = _decode_records(text)
@@ -140,10 +156,10 @@ class _Reader:
         """Append a stretch."""
         self.count += len(part.score)
         columns = {"image": part.image_index, "label": part.label, "score": part.score, "boxes": part.boxes}
-        if part.masks is not None:
-            columns |= {"mask_data": part.masks.parts[0], "mask_lengths": part.masks.lengths}
         for name, values in columns.items():
             self._grown[name] += values.tobytes()
+        if part.masks is not None:
+            self._mask_columns.append(part.masks)
 
     def columns(self) -> dict[str, Any]:
         """Everything added, as columns of a table."""
@@ -156,9 +172,7 @@ class _Reader:
             "label": column("label", np.int32),
             "score": column("score", np.float64),
             "boxes_xywh_orig": column("boxes", np.float64).reshape(-1, 4),
-            "masks": MaskColumn.packed(column("mask_data", np.uint8), column("mask_lengths", np.int32))
-            if self.has_masks
-            else None,
+            "masks": MaskColumn.concatenate(self._mask_columns) if self.has_masks else None,
             "boxes_given": self.has_boxes,
         }
 
@@ -226,7 +240,7 @@ class _Reader:
             size = " x ".join(str(v) for v in sizes[wrong[0]])
             raise self._wrong(int(wrong[0]), f"has a mask whose counts {got}, the image has {size}")
 
-    def _known(self, records: Records, ids: _Ids) -> np.ndarray:
+    def _known(self, records: Records, ids: Ids) -> np.ndarray:
         found = np.zeros(len(records), dtype=np.int64)
         for number, record in enumerate(records):
             value = record.get(ids.key)
@@ -259,28 +273,6 @@ class _Reader:
 
     def _wrong(self, number: int, reason: str) -> DataError:
         return DataError(f"{self.path}: record {self.count + number} {reason}")
-
-
-class _Ids:
-    """Rows of ids."""
-
-    def __init__(self, key: str, ids: Any) -> None:
-        self.key = key
-        ids = np.asarray(ids, dtype=np.int64)
-        self._order = np.argsort(ids, kind="stable")
-        self._sorted = ids[self._order]
-        self._row: dict[float, int] = {known: row for row, known in enumerate(ids.tolist())}
-
-    def row(self, value: Any) -> int | None:
-        """Row of an id, None if there is none."""
-        return self._row.get(value) if isinstance(value, int | float) else None
-
-    def rows(self, values: np.ndarray) -> np.ndarray:
-        """Rows of int64 ids; :class:`_UnusualError` if one is unknown."""
-        place = np.searchsorted(self._sorted, values)
-        if len(values) and (place.max() >= len(self._sorted) or (self._sorted[place] != values).any()):
-            raise _UnusualError
-        return np.asarray(self._order[place])
 
 
 def _is_finite(value: Any, shape: tuple[int, ...]) -> bool:

@@ -20,6 +20,11 @@ _CHUNK_MASKS = 128
 """pycocotools' vectorised calls overflow on lists longer than 255 masks under NumPy 2."""
 _MOST_DIGITS = 7
 """35 bits: run lengths are of 32, their differences of 33."""
+_FIRST_CHARACTER = np.uint8(48)
+_NOT_LAST = bytes(range(32, 256))
+"""Codes of digits that others follow."""
+_LAST_DIGIT = bytes((((code & 31) ^ 16) - 16) % 256 for code in range(256))
+"""What a code is worth as the last digit of a number, whose bit 4 is the sign, as int8."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,13 @@ class MaskColumn:
         views = {index: memoryview(self.parts[index]) for index in np.unique(part).tolist()}
         places = zip(part.tolist(), starts.tolist(), (starts + lengths).tolist(), strict=True)
         return [bytes(views[index][start:stop]) for index, start, stop in places]
+
+    def joined(self, rows: np.ndarray) -> np.ndarray:
+        """The ``counts`` strings of many masks one after the other (uint8); no copy if they stand so already."""
+        starts, stops = self.starts[rows], self.starts[rows] + self.lengths[rows]
+        if len(self.parts) == 1 and len(starts) and (starts[1:] == stops[:-1]).all():
+            return self.parts[0][starts[0] : stops[-1]]
+        return np.frombuffer(b"".join(self.counts(rows)), dtype=np.uint8)
 
     @classmethod
     def packed(cls, data: np.ndarray, lengths: np.ndarray) -> MaskColumn:
@@ -127,83 +139,90 @@ def pixel_counts(masks: MaskColumn) -> tuple[np.ndarray, np.ndarray]:
     A string that is no valid encoding counts -1 pixels in all, so comparing with the image's size finds it.
     """
     foreground, total = np.zeros((2, len(masks)), dtype=np.int64)
-    done = np.cumsum(masks.lengths, dtype=np.int64)
+    total[masks.lengths == 0] = -1
+    filled = np.flatnonzero(masks.lengths)
+    done = np.cumsum(masks.lengths[filled], dtype=np.int64)
     start = 0
-    while start < len(masks):
+    while start < len(filled):
         limit = (done[start - 1] if start else 0) + _CHUNK_BYTES
         stop = max(start + 1, int(np.searchsorted(done, limit, side="right")))
-        data = np.frombuffer(b"".join(masks.counts(slice(start, stop))), dtype=np.uint8)
-        foreground[start:stop], total[start:stop] = _pixel_counts(data, masks.lengths[start:stop])
+        rows = filled[start:stop]
+        foreground[rows], total[rows] = _pixel_counts(masks.joined(rows), masks.lengths[rows])
         start = stop
     return foreground, total
 
 
+def runs_of(counts: bytes) -> np.ndarray:
+    """Lengths of the runs of one valid compressed mask, background first (int64)."""
+    runs = _numbers(np.frombuffer(counts, dtype=np.uint8) - _FIRST_CHARACTER, np.array([len(counts)]))[0]
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
+
+
 def _pixel_counts(data: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    codes = data - np.uint8(48)  # characters below the alphabet wrap around to high codes
+    """Foreground and all pixels of masks of at least one character each."""
+    codes = data - _FIRST_CHARACTER  # characters below the alphabet wrap around to high codes
     stops = np.cumsum(lengths, dtype=np.int64)
-    broken = lengths == 0
-    if codes.max(initial=0) > 63:
+    broken = codes[stops - 1] >= 32
+    codes[stops - 1] &= 31  # so that a number cut short does not run on into the next mask
+    if codes.max() > 63:
         strange = np.flatnonzero(codes > 63)
         broken[np.searchsorted(stops, strange, side="right")] = True
         codes[strange] = 0
-    last = stops[~broken] - 1
-    broken[~broken] = codes[last] >= 32
-    codes[stops[lengths > 0] - 1] &= 31  # so that a number cut short does not run on into the next mask
-    values, count, too_long = _numbers(codes, stops, lengths)
+    values, begins, too_long = _numbers(codes, stops)
+    foreground, total, negative = _sums_of_runs(values, begins)
     broken[too_long] = True
-    first, runs, row_start = _runs(values, count)
-    if runs.min(initial=0) < 0:
-        below = np.flatnonzero((runs < 0).any(axis=1))
-        broken[np.searchsorted(row_start, below, side="right") - 1] = True
-    foreground, rest = np.add.reduceat(runs, row_start).T
-    broken |= first < 0
-    return foreground, np.where(broken, -1, first + foreground + rest)
+    return foreground, np.where(broken | negative, -1, total)
 
 
-def _numbers(codes: np.ndarray, stops: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The stored numbers, how many each mask has, and which masks have one with more digits than any run needs.
+def _numbers(codes: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The stored numbers of masks whose last characters ``stops`` are one behind.
 
-    Nearly all numbers have one digit, so all are taken for such first.
-    """
-    values = ((codes[codes < 32] ^ 16).view(np.int8) - np.int8(16)).astype(np.int64)  # bit 4 is the sign
-    more = np.flatnonzero(codes >= 32)  # digits that others follow, lowest first
-    first = np.flatnonzero(np.diff(more, prepend=-2) > 1)
-    begins, digits = more[first], np.diff(first, append=len(more)) + 1
-    too_long = np.searchsorted(stops, begins[digits > _MOST_DIGITS], side="right")
-    digits_kept = np.minimum(digits, _MOST_DIGITS)
-    place = begins - first  # of the number among all: what stands before it, without the digits that others follow
-    number = values[place] << (5 * (digits_kept - 1))
-    for digit in range(int(digits_kept.max(initial=1)) - 1):
-        longer = np.flatnonzero(digits_kept > digit + 1)
-        number[longer] |= (codes[begins[longer] + digit] & 31).astype(np.int64) << (5 * digit)
-    values[place] = number
-    count = lengths - np.bincount(np.searchsorted(stops, more, side="right"), minlength=len(stops))
-    return values, count, too_long
-
-
-def _runs(values: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Run lengths of masks that hold ``count`` numbers each.
+    Most numbers have one digit, so all are taken for such first.
 
     Returns:
-        ``[N]`` first (background) run of each mask; ``[K, 2]`` further runs, foreground and background, in rows of
-        their own for every mask, 0 where there is none; ``[N]`` each mask's first row.
+        ``[n]`` int64 numbers; ``[N + 1]`` where among them those of each mask begin, and where the last mask's end; the
+        masks that have a number with more digits than any run needs.
     """
-    rows = (count + 2) // 2
-    row_start = np.cumsum(rows) - rows
-    number_start = np.cumsum(count) - count
-    filled = np.flatnonzero(count)
-    first = np.zeros(len(count), dtype=np.int64)
-    first[filled] = values[number_start[filled]]
-    # Every second run is a difference to the one two before: two running sums side by side. The first run stands alone;
-    # its place, and an empty one before it, hold 0.
-    runs = np.zeros((int(rows.sum()), 2), dtype=np.int64)
-    runs.reshape(-1)[np.arange(len(values)) + np.repeat(2 * row_start + 1 - number_start, count)] = values
-    runs[row_start[filled], 1] = 0
-    np.cumsum(runs, axis=0, out=runs)
-    runs -= np.repeat(np.concatenate([[[0, 0]], runs[row_start[1:] - 1]]), rows, axis=0)
-    odd = np.flatnonzero(count % 2 == 0)
-    runs[row_start[odd] + rows[odd] - 1, 1] = 0
-    return first, runs, row_start
+    values = np.frombuffer(codes.tobytes().translate(_LAST_DIGIT, _NOT_LAST), dtype=np.int8).astype(np.int64)
+    more = np.flatnonzero(codes >= 32)  # digits that others follow, lowest first
+    begins = np.concatenate([[0], stops - np.searchsorted(more, stops)])
+    first = np.flatnonzero(codes[more - 1] < 32)  # the very last code, which comes before the first, is such a one too
+    lowest = more[first]
+    digits = np.diff(np.concatenate([first, [len(more)]])) + 1
+    place = lowest - first  # of the number among all: what stands before it, but for digits that others follow
+    too_long = np.searchsorted(stops, lowest[digits > _MOST_DIGITS], side="right")
+    digits = np.minimum(digits, _MOST_DIGITS)
+    numbers = values[place] << (5 * (digits - 1))
+    numbers |= codes[lowest] & 31
+    for digit in range(1, int(digits.max(initial=1)) - 1):
+        longer = np.flatnonzero(digits > digit + 1)
+        numbers[longer] |= (codes[lowest[longer] + digit] & 31).astype(np.int64) << (5 * digit)
+    values[place] = numbers
+    return values, begins, too_long
+
+
+def _sums_of_runs(values: np.ndarray, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Foreground and all pixels of masks of at least one number each, and which of them have a run below zero.
+
+    From a mask's fourth number on, each is the difference to the run two before: the runs are two running sums, over
+    the even and over the odd numbers. These are formed over all masks at once; what they stood at before a mask is then
+    taken off. The first number, of background, is no part of the sums that follow it.
+    """
+    first, odd = values[begins[:-1]], begins[:-1] % 2
+    negative = first < 0
+    sums = np.empty((2, len(first)), dtype=np.int64)
+    for lane in (0, 1):
+        every_second = values[lane::2]
+        level = np.zeros(len(every_second) + 2, dtype=np.int64)  # with a place to begin from and one to end at
+        np.cumsum(every_second, out=level[1:-1])
+        edges = (begins + 1 - lane) // 2 + 1
+        count = np.diff(edges)
+        before = level[edges[:-1] - (odd != lane)]
+        sums[lane] = np.where(count > 0, np.add.reduceat(level, edges)[:-1] - count * before, 0)
+        negative |= (count > 0) & (np.minimum.reduceat(level, edges)[:-1] < before)
+    return np.where(odd, sums[0], sums[1]), first + sums.sum(axis=0), negative
 
 
 def boxes_of(masks: MaskColumn, sizes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from aegl.metrics.detections import DetectionTable
 from aegl.metrics.ground_truth import GroundTruth
 from aegl.metrics.matching import greedy_match
 from aegl.metrics.overlaps import OVERLAPS
-from aegl.metrics.parallel import ordered_map
+from aegl.metrics.parallel import ordered_map, shared_zeros
 from aegl.metrics.precision import RECALL_POINTS, precision_recall
 from aegl.progress import Progress, SilentProgress
 
@@ -73,7 +73,10 @@ class Curves:
 
     def over(self, classes: np.ndarray) -> Curves:
         """What the figures of these classes (``[C]`` bool) are means of."""
-        return Curves(self.precision[:, :, classes], self.recall[:, classes], self.max_dets)
+        if classes.all():
+            return self
+        precision, recall = np.compress(classes, self.precision, axis=2), np.compress(classes, self.recall, axis=1)
+        return Curves(precision, recall, self.max_dets)
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,15 @@ def score(problem: Problem, iou_type: str, progress: Progress | None = None) -> 
     """Match and accumulate; arguments and errors as for :func:`judge_blocks`."""
     num_classes, max_dets = problem.gt.num_classes, problem.max_dets
     shape = (len(IOU_THRESHOLDS), num_classes, len(AREA_RANGES))
-    precision = np.full((shape[0], len(RECALL_POINTS), *shape[1:]), -1.0)
-    recall = np.full((*shape, len(max_dets)), -1.0)
-    scored = _without_unscored_classes(problem)
-    for classes, curves in judge_blocks(scored, iou_type, Verdicts.curves, progress):
+    precision = shared_zeros((shape[0], len(RECALL_POINTS), *shape[1:]), np.float64)
+    recall = shared_zeros((*shape, len(max_dets)), np.float64)
+
+    def keep(classes: slice, verdicts: Verdicts) -> None:
+        curves = verdicts.curves()
         precision[:, :, classes], recall[:, classes] = curves.precision, curves.recall
+
+    for _ in judge_blocks(_without_unscored_classes(problem), iou_type, keep, progress):
+        pass
     return Curves(precision, recall, max_dets)
 
 
@@ -130,7 +137,7 @@ def judge(problem: Problem, iou_type: str, progress: Progress | None = None) -> 
     """Match the detections of all classes; arguments and errors as for :func:`judge_blocks`."""
     blocks = [
         replace(verdicts, label=verdicts.label + classes.start)
-        for classes, verdicts in judge_blocks(problem, iou_type, lambda verdicts: verdicts, progress)
+        for classes, verdicts in judge_blocks(problem, iou_type, lambda _, verdicts: verdicts, progress)
     ]
     axes = {"label": 0, "image": 0, "score": 0, "rank": 0, "num_gt": 0, "matched": 2, "ignored": 2}
     joined = {name: np.concatenate([getattr(block, name) for block in blocks], axis) for name, axis in axes.items()}
@@ -138,14 +145,15 @@ def judge(problem: Problem, iou_type: str, progress: Progress | None = None) -> 
 
 
 def judge_blocks(
-    problem: Problem, iou_type: str, finish: Callable[[Verdicts], Finished], progress: Progress | None = None
+    problem: Problem, iou_type: str, finish: Callable[[slice, Verdicts], Finished], progress: Progress | None = None
 ) -> Iterator[tuple[slice, Finished]]:
     """Match, as many classes at once as hold a bounded number of detections, on all cores.
 
     Args:
         problem: what to score.
         iou_type: ``bbox``, ``segm`` or ``boundary``.
-        finish: what to make of the verdicts of some classes, whose ``label`` is counted from the first of them.
+        finish: what to make of some classes and their verdicts, whose ``label`` is counted from the first of them; what
+            it changes is seen by this process only in :func:`~aegl.metrics.parallel.shared_zeros`.
         progress: told of the classes that are done.
 
     Yields:
@@ -167,7 +175,7 @@ def judge_blocks(
     def work(classes: slice) -> Finished:
         det = order[det_starts[classes.start] : det_starts[classes.stop]]
         annotations = gt_rows[gt_starts[classes.start] : gt_starts[classes.stop]]
-        return finish(_judge(problem, iou_type, classes, det, annotations, image_rank))
+        return finish(classes, _judge(problem, iou_type, classes, det, annotations, image_rank))
 
     blocks = list(_blocks(det_starts))
     progress.start(f"score {iou_type}", gt.num_classes, "class")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from aegl.errors import DataError, RunError
 from aegl.metrics import parallel
-from aegl.metrics.parallel import ordered_map
+from aegl.metrics.parallel import ordered_map, shared_zeros
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -35,8 +36,65 @@ def test_results_come_in_the_order_of_the_items(count: int) -> None:
 
 
 def test_the_work_is_done_elsewhere(processes: int) -> None:
-    pids = set(ordered_map(lambda _: os.getpid(), list(range(6))))
+    begun = shared_zeros((6,), np.int64)
+
+    def work(item: int) -> int:
+        begun[item] = 1
+        _wait_until(lambda: begun.sum() >= processes)
+        return os.getpid()
+
+    pids = set(ordered_map(work, list(range(6))))
     assert pids == {os.getpid()} if processes == 1 else len(pids) == processes and os.getpid() not in pids
+
+
+def test_a_process_that_is_free_takes_the_next_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_processes", lambda: 2)
+    done = shared_zeros((20,), np.int64)
+
+    def work(item: int) -> int:
+        if item == 0:
+            _wait_until(lambda: done.sum() == 19)  # all the others, by the other process
+        done[item] = 1
+        return item
+
+    assert list(ordered_map(work, list(range(20)))) == list(range(20))
+
+
+def test_large_results_that_are_early_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_processes", lambda: 2)
+    begun = shared_zeros((20,), np.int64)
+
+    def work(item: int) -> tuple[int, bytes]:
+        begun[item] = 1
+        if item == 0:
+            _wait_until(lambda: begun.sum() >= 3)
+            time.sleep(0.1)
+        return int(begun.sum()), bytes(1 << 20)
+
+    first, _ = next(ordered_map(work, list(range(20))))
+    assert first == 3  # its own, one that the parent holds, one that waits to be sent
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (5, 1000)])
+def test_shared_memory_is_read_where_it_was_not_written(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_processes", lambda: 2)
+    array = shared_zeros(shape, np.int32)
+    assert array.shape == shape and array.dtype == np.int32 and not array.any()
+
+    def work(item: int) -> None:
+        array.reshape(-1)[item::2] = item + 1
+
+    list(ordered_map(work, [0, 1]))
+    assert array.reshape(-1).tolist() == [1 + position % 2 for position in range(array.size)]
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.mark.usefixtures("processes")

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aegl.errors import DataError
-from aegl.metrics import DetectionTable, json_stream
+from aegl.metrics import DetectionTable, json_stream, parallel
+from aegl.metrics.rle import encode
 from aegl.progress import SilentProgress
 
 Json = dict[str, Any]
@@ -172,6 +173,26 @@ def test_unusual_records_read_as_the_official_packages_read_them(
     for row, record in enumerate(results):
         if isinstance(record["segmentation"], dict):
             assert table.masks is not None and table.masks[row].decode() == record["segmentation"]["counts"]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_masks_that_are_longer_than_their_text_arrive(
+    processes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_dataset: Any, make_results: Any, store_of: Any
+) -> None:
+    monkeypatch.setattr(parallel, "_processes", lambda: processes)
+    dataset = make_dataset(seed=60)
+    store = store_of(dataset)
+    results = make_results(dataset, seed=61)
+    for record in results[: len(results) // 2]:
+        record["segmentation"] = [[0, 0, 99, 9, 3, 99]]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    table = DetectionTable.from_results_json(path, store)
+    sizes = store.image_sizes[table.image_index].tolist()
+    wanted = [encode(record["segmentation"], *size) for record, size in zip(results, sizes, strict=True)]
+    assert sum(map(len, wanted[:8])) > len(json.dumps(results[:8]))
+    assert table.masks is not None and table.masks.counts(slice(None)) == wanted
 
 
 @pytest.mark.usefixtures("small_blocks")
