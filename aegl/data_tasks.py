@@ -88,6 +88,16 @@ def data_coco_lt(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     return write_coco_lt(store, output, images=images, seed=config.seed, progress=progress)
 
 
+def data_segments(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Cut the objects of the training split out of their images, to paste; see :func:`aegl.data.cut_out.cut_out`."""
+    from aegl.data.cut_out import cut_out
+
+    config = load_config(overrides)
+    source = open_source(config, progress)
+    output = _output(config)
+    return cut_out(source.open("train"), output, per_class=config.per_class, data=source.name, progress=progress)
+
+
 def open_source(config: Config, progress: Progress | None = None) -> DataSource:
     """The data set that ``config.data`` names. Raises :class:`ConfigError` when it names none."""
     return resolve_data(

@@ -19,6 +19,7 @@ from aegl.data_tasks import (
     data_coco_lt,
     data_convert,
     data_download,
+    data_segments,
     data_split,
     data_stats,
     open_source,
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
     from aegl.longtail.statistics import ClassStatistics
 
 __all__ = [
+    "compare",
     "data_check",
     "data_coco_lt",
     "data_convert",
     "data_download",
+    "data_segments",
     "data_split",
     "data_stats",
     "export",
@@ -155,6 +158,13 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         parity=config.parity,
         progress=progress,
     )
+
+
+def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Train or collect several methods or recipes; see :func:`aegl.comparison.compare.compare` for what comes back."""
+    from aegl.comparison import compare as comparison
+
+    return comparison.compare(overrides, progress)
 
 
 def _images(overrides: Overrides) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`aegl data check|stats|download|convert|split|coco_lt`."""
+"""`aegl data check|stats|download|convert|split|coco_lt|segments`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main(words: Sequence[str]) -> int:
             "convert": tasks.data_convert,
             "split": tasks.data_split,
             "coco_lt": tasks.data_coco_lt,
+            "segments": tasks.data_segments,
         }
         if verb not in known:
             mistake = f"data {verb}: unknown{did_you_mean(verb, known)}" if verb else "data: no verb given"

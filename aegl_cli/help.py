@@ -17,8 +17,12 @@ OF_VERB: dict[str, tuple[str, ...]] = {
     "predict": ("source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save"),
     "export": ("weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity"),
     "data": (
-        "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "sampler", "rfs_threshold",
-        "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",
+        "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "per_class", "sampler",
+        "rfs_threshold", "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",
+    ),
+    "compare": (
+        "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
+        "batch", "sampler", "weights", "device", "workers", "project", "name",
     ),
     "cfg": (),
     "models": (),
@@ -26,7 +30,8 @@ OF_VERB: dict[str, tuple[str, ...]] = {
     "checks": (),
 }  # fmt: skip
 USAGE = {
-    "data": "aegl data check|stats|download|convert|split|coco_lt data=<name, YAML, folder or JSON>",
+    "compare": "aegl compare methods=a,b+sampler=rfs | recipes=a,b | entries=file.yaml | runs=a,b [key=value ...]",
+    "data": "aegl data check|stats|download|convert|split|coco_lt|segments data=<name, YAML, folder or JSON>",
     "methods": "aegl methods [name]",
     "cfg": "aegl cfg [key=value ...]",
 }

@@ -14,6 +14,7 @@ VERBS = {
     "val": "Evaluate a model, or score a results file (predictions=).",
     "predict": "Detect in images; draw and write what was found.",
     "export": "Write a trained model as ONNX and prove that it gives the same answers.",
+    "compare": "Train methods or recipes side by side, or collect runs; own beside published numbers.",
     "data": "Check, count, download, convert or split a data set.",
     "cfg": "Show the configuration: all defaults, or what given keys resolve to.",
     "models": "List the models.",

@@ -54,7 +54,7 @@ def train_start(project: Path, logs: Path) -> Path:
 def train(contender: Contender, start: Path, project: Path, logs: Path) -> dict[str, Any]:
     """Train one contender from the start network; the run ends with an evaluation."""
     arguments = ["train", *COMMON, *contender.arguments, f"iterations={TUNE_ITERATIONS}", f"weights={start}"]
-    arguments += ["reset_classifier=true", f"project={project}", f"name={contender.name}"]
+    arguments += ["stage.reset=box_head.classifier", f"project={project}", f"name={contender.name}"]
     return run(arguments, logs / f"{contender.name}.log")
 
 

@@ -26,7 +26,7 @@ LAYERS: dict[str, int] = {
             ("metrics", "plots"),
             ("engine",),
             ("export",),
-            ("trained", "environment"),
+            ("trained", "environment", "comparison"),
             ("data_tasks",),
             ("tasks",),
             ("detector",),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from aegl.config.schema import Config
+from aegl.errors import ConfigError
 
 Finding = tuple[tuple[str, ...], str]
 """The keys concerned and one line saying what must hold."""
@@ -17,7 +18,10 @@ def cross_checks(config: Config) -> Iterator[Finding]:
     yield from _schedule(config)
     yield from _sizes(config)
     yield from _bands(config)
+    yield from _paste(config)
     yield from _model(config)
+    yield from _heads(config)
+    yield from _selector(config)
 
 
 def _batch(config: Config) -> Iterator[Finding]:
@@ -55,6 +59,14 @@ def _bands(config: Config) -> Iterator[Finding]:
         yield ("bands.low", "bands.names"), line
 
 
+def _paste(config: Config) -> Iterator[Finding]:
+    for name in ("count", "size"):
+        low, high = (getattr(config.paste, f"{end}_{name}") for end in ("min", "max"))
+        if low > high:
+            line = f"paste.min_{name}={low}, paste.max_{name}={high}: the smallest must not exceed the largest"
+            yield (f"paste.min_{name}", f"paste.max_{name}"), line
+
+
 def _model(config: Config) -> Iterator[Finding]:
     for name in ("mean", "std"):
         values = getattr(config.backbone, name)
@@ -68,6 +80,27 @@ def _model(config: Config) -> Iterator[Finding]:
         low, high = config.rpn.negative_iou, config.rpn.positive_iou
         line = f"rpn.negative_iou={low}, rpn.positive_iou={high}: the negative one must not be the larger"
         yield ("rpn.negative_iou", "rpn.positive_iou"), line
+
+
+def _heads(config: Config) -> Iterator[Finding]:
+    if config.mask.class_agnostic and config.mask.clusters:
+        line = f"mask.class_agnostic=true, mask.clusters={config.mask.clusters}: one mask for all leaves none to share"
+        yield ("mask.class_agnostic", "mask.clusters"), line
+
+
+def _selector(config: Config) -> Iterator[Finding]:
+    name = config.selector.name
+    if name == "none" or config.sampler == "class_balanced":
+        return
+    from aegl.longtail import SELECTORS
+
+    try:
+        needs_focus = SELECTORS.part(name).needs_focus
+    except ConfigError:  # no such selector, which is said where the parts are checked
+        return
+    if needs_focus:
+        line = f"selector.name={name}, sampler={config.sampler}: it needs images drawn for a class, class_balanced"
+        yield ("selector.name", "sampler"), line
 
 
 def _rising(values: list[float] | list[int]) -> bool:

@@ -156,7 +156,7 @@ def _part_of(layer: Layer, section: str) -> str | None:
     if section in layer.parts or key in layer.values:
         return layer.parts.get(section) or str(layer.values[key])
     method = layer.values.get("method")
-    if method not in shipped.available("method"):
+    if not isinstance(method, str) or not (shipped.is_file("method", method) or method in shipped.available("method")):
         return None
     return make_layer("", shipped.settings("method", method), Problems()).values.get(key)
 

@@ -49,7 +49,7 @@ def load_config(overrides: Mapping[str, Any], *, base: Mapping[str, Any] | None 
 
 
 def resolve(overrides: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> Resolved:
-    """Resolve a configuration. Layers, weakest first: defaults, data, model, method, schedule, recipe, file, overrides.
+    """Resolve a configuration. Layers, weakest first: defaults, data, model, schedule, method, recipe, file, overrides.
 
     A file (or ``base``) that gives every key stands alone: it is the run, whatever the shipped files have become since.
     Where something stronger names another data set, model, method, schedule or recipe than a file does, only the file's
@@ -130,7 +130,8 @@ def _shipped_layers(names: Mapping[str, str], problems: Problems) -> list[Layer]
     named_by_model = _names([found["model"]]) if found["model"] else {}
     schedule = {**chosen, **named_by_model, **named_by_recipe, **names}["schedule"]
     found["schedule"] = shipped_layer("schedule", schedule, problems)
-    return [layer for layer in (*found.values(), recipe) if layer is not None]
+    # What a method's authors set of the schedule, such as clipping, belongs to the method.
+    return [layer for kind in shipped.KINDS[:-1] if (layer := found[kind]) is not None] + ([recipe] if recipe else [])
 
 
 def _own_differences(file: Layer, replaced: set[str]) -> Layer:

@@ -16,11 +16,13 @@ from aegl.config.sections import (
     MaskSection,
     MemorySection,
     NeckSection,
+    PasteSection,
     RoiSection,
     RpnSection,
     Section,
     SelectorSection,
     ShapesSection,
+    StageSection,
 )
 
 
@@ -73,9 +75,7 @@ class Config(Section):
     clip_grad: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no clipping.")
     ema: bool = Field(False, description="Keep an exponential moving average of the weights and evaluate that.")
     ema_decay: float = Field(0.9998, gt=0, lt=1, description="Decay of the average per step.")
-    reset_classifier: bool = Field(
-        False, description="Start from `weights=` with a freshly initialised classifier (method's own start)."
-    )
+    stage: StageSection = Field(StageSection(), description="What is taken over, trained and started afresh.")
     val_every: int = Field(0, ge=0, description="Steps between evaluations; 0: only at the end.")
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(20, ge=1, description="Steps between log records.")
@@ -97,6 +97,9 @@ class Config(Section):
     ignore_unverified: bool = Field(
         False, description="Leave out of the classification loss, per image, the classes nobody looked for (LVIS)."
     )
+    class_parents: str | None = Field(
+        None, description="A JSON object {class: parent} for losses that group by it; null: the file's supercategories."
+    )
     sampler: Literal["random", "rfs", "class_balanced"] = Field("random", description="Image sampler of training.")
     empty_images: bool = Field(
         False, description="Train on images without any object too; the reference recipes leave them out."
@@ -105,6 +108,10 @@ class Config(Section):
     rfs_power: float = Field(0.5, gt=0, le=1, description="Repeat factor = (threshold / share) ** power.")
     rfs_rounding: Literal["stochastic", "ceil"] = Field(
         "stochastic", description="How fractional factors are rounded: drawn anew each epoch, or up."
+    )
+    paste: PasteSection = Field(PasteSection(), description="Objects pasted into training images.")
+    track_gradients: bool = Field(
+        False, description="Add up, per class, what pushes its score up and down; written to `gradients.csv`."
     )
     bands: BandsSection = Field(BandsSection(), description="Frequency bands.")
 
@@ -158,12 +165,29 @@ class Config(Section):
     )
     output: str | None = Field(
         None,
-        description="New folder that `data convert` and `data split` write; where `data coco_lt` puts its file.",
+        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` puts its file.",
     )
     fraction: float = Field(0.2, gt=0, lt=1, description="Share of images that `data split` puts into val.")
     images: str | None = Field(
         None, description="A list of image ids or file names for `data coco_lt`; default: draw by the published bins."
     )
+
+    per_class: int = Field(
+        100, ge=1, description="How many objects of each class `data segments` cuts out at most, the largest ones."
+    )
+
+    # Comparison
+    methods: list[str] | None = Field(
+        None, min_length=1, description="Entries of `compare`: methods, each with keys of its own as `name+key=value`."
+    )
+    recipes: list[str] | None = Field(None, min_length=1, description="Entries of `compare`: recipes, written alike.")
+    entries: str | None = Field(
+        None, description="Entries of `compare` from a YAML file: a list of name, method or recipe, and keys."
+    )
+    runs: list[str] | None = Field(
+        None, min_length=1, description="Folders of finished runs that `compare` collects; nothing is trained."
+    )
+    seeds: int = Field(3, ge=1, description="Runs of each entry of `compare`; their seeds are counted up from `seed`.")
 
     # The embedded data set
     shapes: ShapesSection = Field(ShapesSection(), description="Size of `data=shapes_lt`.")
@@ -181,6 +205,7 @@ GROUPS = {
     "source": "Prediction",
     "format": "Export",
     "to": "Data verbs",
+    "methods": "Comparison",
     "shapes": "The embedded data set",
 }
 """Titles of the groups of keys, by the first key of each; a group reaches to the next one."""

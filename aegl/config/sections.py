@@ -55,6 +55,22 @@ class MemorySection(PartSection):
     name: str = Field("none", description="Features of earlier regions, trained on again.")
 
 
+class StageSection(Section):
+    """How a run that goes on from another model differs from one that starts from the beginning."""
+
+    after: str | None = Field(
+        None,
+        description="The stage before: a method, with its own keys after plus signs; trained first unless weights= is "
+        "given.",
+    )
+    length: float = Field(1.0, gt=0, description="Length of this stage, as a multiple of `epochs` or `iterations`.")
+    lr: float = Field(1.0, gt=0, description="Peak learning rate of this stage, as a multiple of `lr`.")
+    trainable: list[str] = Field(
+        [], description="Parts of the model that are trained, e.g. box_head.classifier; empty: all."
+    )
+    reset: list[str] = Field([], description="Parts of the model that start afresh and not from `weights=`.")
+
+
 class BandsSection(Section):
     """Frequency bands of the classes, rarest first."""
 
@@ -67,6 +83,22 @@ class BandsSection(Section):
         [10, 100], description="Largest count of each band but the last (LVIS: rare up to 10, common up to 100 images)."
     )
     low: int = Field(2, ge=0, description="How many bands, from the rarest, count as low-frequency for the losses.")
+
+
+class PasteSection(Section):
+    """Objects cut out of other images that are pasted into training images."""
+
+    folder: str | None = Field(
+        None, description="Folder of segments, `<category id>/<name>.png`; null: nothing is pasted."
+    )
+    probability: float = Field(0.5, ge=0, le=1, description="Probability of pasting anything into an image.")
+    min_count: int = Field(1, ge=1, description="Smallest number of segments pasted into such an image.")
+    max_count: int = Field(3, ge=1, description="Largest number of segments.")
+    min_size: float = Field(0.1, gt=0, le=1, description="Smallest longer side of a segment, as share of the image's.")
+    max_size: float = Field(0.5, gt=0, le=1, description="Largest longer side of a segment, as share of the image's.")
+    min_visible: float = Field(
+        0.1, ge=0, le=1, description="Objects of which a smaller share of their area is left in sight are dropped."
+    )
 
 
 class ShapesSection(Section):
@@ -141,7 +173,11 @@ class BoxSection(Section):
     hidden: int = Field(1024, ge=8, description="Width of the two shared fully connected layers.")
     pool: int = Field(7, ge=1, description="RoIAlign output size.")
     class_agnostic: bool = Field(False, description="One box regressor for all classes instead of one per class.")
-    classifier: Literal["linear", "cosine"] = Field("linear", description="Classifier layer, for every method.")
+    classifier: Literal["linear", "cosine", "branches", "dual"] = Field(
+        "linear",
+        description="Classifier; branches: a hidden layer of its own before each group of logits (Forest R-CNN); dual: "
+        "a second classifier beside the usual one (SimCal).",
+    )
     temperature: float = Field(20.0, gt=0, description="Scale of the cosine classifier.")
     loss_weight: float = Field(1.0, ge=0, description="Weight of the box regression loss.")
 
@@ -153,4 +189,11 @@ class MaskSection(Section):
     convs: int = Field(4, ge=0, description="Number of 3x3 convolutions before the deconvolution.")
     pool: int = Field(14, ge=2, description="RoIAlign output size; the predicted mask is twice as large.")
     class_agnostic: bool = Field(False, description="One mask for all classes instead of one per class.")
+    clusters: int = Field(
+        0,
+        ge=0,
+        description="Masks that classes of similar shape share, at most half as many as classes; 0: one per class.",
+    )
+    predictor: Literal["linear", "cosine"] = Field("linear", description="Last layer: plain, or on unit features.")
+    temperature: float = Field(20.0, gt=0, description="Scale of the cosine predictor.")
     loss_weight: float = Field(1.0, ge=0, description="Weight of the mask loss.")

@@ -1,4 +1,4 @@
-"""The YAML files that come with aegl: which there are, and what they hold."""
+"""The YAML files that come with aegl, and users' own methods: which there are, and what they hold."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from aegl.config.hints import did_you_mean
-from aegl.config.values import shown
+from aegl.config.values import read_mapping, shown
 from aegl.errors import ConfigError
 
-KINDS = ("data", "model", "method", "schedule", "recipe")
+KINDS = ("data", "model", "schedule", "method", "recipe")
 """Folders of ``aegl.cfg``, in the order of their layers, weakest first."""
 TIMM_PREFIX = "timm:"
-ABOUT = ("reference", "description")
+ABOUT = ("reference", "description", "published", "measured", "note")
 """Blocks that are for people, not for the configuration."""
+_OTHER_NAMES = {
+    "model": f", or {TIMM_PREFIX}<name of a timm model>",
+    "method": ", or the path of your own YAML file",
+}
 
 
 @cache
@@ -27,15 +32,26 @@ def available(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_names(resources.files("aegl.cfg") / kind, "")))
 
 
+def is_file(kind: str, name: str) -> bool:
+    """Whether the name is the path of a user's own file; only methods have such."""
+    return kind == "method" and name.endswith((".yaml", ".yml"))
+
+
 def origin(kind: str, name: str) -> str:
-    """How messages call a shipped file."""
-    return f"cfg/{kind}/{name}.yaml"
+    """How messages call a file."""
+    return name if is_file(kind, name) else f"cfg/{kind}/{name}.yaml"
 
 
 def read(kind: str, name: str) -> dict[str, Any]:
-    """The whole content of a shipped file. Raises :class:`ConfigError` with near names for an unknown one."""
+    """The whole content of a file.
+
+    Raises:
+        ConfigError: with near names for an unknown one, or if a user's own cannot be read.
+    """
+    if is_file(kind, name):
+        return read_mapping(Path(name), f"{kind}={name}")
     if name not in available(kind):
-        extra = f", or {TIMM_PREFIX}<name of a timm model>" if kind == "model" else ""
+        extra = _OTHER_NAMES.get(kind, "")
         near = did_you_mean(name, available(kind))
         raise ConfigError(
             f"{kind}={name}: unknown {kind}{near}; available: {', '.join(available(kind)) or 'none'}{extra}"
@@ -54,7 +70,19 @@ def settings(kind: str, name: str) -> dict[str, Any]:
     content = read(kind, name)
     if kind == "data":
         return data_settings(content, origin(kind, name))
-    return {key: value for key, value in content.items() if key not in ABOUT}
+    found = {key: value for key, value in content.items() if key not in ABOUT}
+    return _with_paths(found, Path(name).parent) if is_file(kind, name) else found
+
+
+def _with_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings with the Python files that they name, which lie beside the method's own, as paths from here."""
+    found = {}
+    for section, content in settings.items():
+        part = content.get("name") if isinstance(content, Mapping) else None
+        if isinstance(part, str) and part.endswith(".py"):
+            content = {**content, "name": str(folder / part)}
+        found[section] = content
+    return found
 
 
 def data_settings(content: Mapping[str, Any], label: str) -> dict[str, Any]:

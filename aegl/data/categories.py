@@ -19,6 +19,7 @@ class CategoryTable:
         frequency: ``C`` band names of the file (LVIS: r, c, f), or None.
         image_counts: ``[C]`` int64 training images per class as the file states them, or None.
         instance_counts: ``[C]`` int64 training instances per class as the file states them, or None.
+        supercategories: ``C`` names of what each class is a kind of, or None.
     """
 
     ids: np.ndarray
@@ -26,6 +27,7 @@ class CategoryTable:
     frequency: tuple[str, ...] | None = None
     image_counts: np.ndarray | None = None
     instance_counts: np.ndarray | None = None
+    supercategories: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """Number of classes ``C``."""
@@ -46,6 +48,7 @@ class CategoryTable:
             "frequency": None if self.frequency is None else list(self.frequency),
             "image_counts": None if self.image_counts is None else self.image_counts.tolist(),
             "instance_counts": None if self.instance_counts is None else self.instance_counts.tolist(),
+            "supercategories": None if self.supercategories is None else list(self.supercategories),
         }
 
     @classmethod
@@ -54,9 +57,10 @@ class CategoryTable:
         return cls(
             np.asarray(values["ids"], dtype=np.int64),
             tuple(values["names"]),
-            None if values["frequency"] is None else tuple(values["frequency"]),
+            _names(values["frequency"]),
             _counts(values["image_counts"]),
             _counts(values["instance_counts"]),
+            _names(values["supercategories"]),
         )
 
     @classmethod
@@ -68,16 +72,20 @@ class CategoryTable:
             values = [record.get(key) for record in ordered]
             return None if not values or any(value is None for value in values) else values
 
-        frequency = column("frequency")
         names = (record["id"] if record.get("name") is None else record["name"] for record in ordered)
         return cls(
             np.asarray([record["id"] for record in ordered], dtype=np.int64),
             tuple(str(name) for name in names),
-            None if frequency is None else tuple(str(value) for value in frequency),
+            _names(column("frequency")),
             _counts(column("image_count")),
             _counts(column("instance_count")),
+            _names(column("supercategory")),
         )
 
 
 def _counts(values: list[int] | None) -> np.ndarray | None:
     return None if values is None else np.asarray(values, dtype=np.int64)
+
+
+def _names(values: list[Any] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(str(value) for value in values)

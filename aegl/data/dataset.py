@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from aegl.data.annotated import annotated_image, annotated_objects
 from aegl.data.masks import rasterize_in_boxes
-from aegl.data.preprocess import Preprocess, load_image
-from aegl.data.samplers import Key
+from aegl.data.paste import Paste
+from aegl.data.preprocess import Preprocess
+from aegl.data.samplers import NO_FOCUS, Key
 from aegl.data.transforms import Objects, TrainTransform, flip_image
-from aegl.errors import DataError
 from aegl.types import Batch, Targets
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Sample:
         image_index: row of the image in the store.
         objects: its ground truth in pixels of ``image``; None when evaluating.
         verified: ``[C]`` bool, classes of which it holds no more than is annotated; None when not asked for.
+        focus: class for whose sake it was drawn, or -1.
     """
 
     image: np.ndarray
@@ -41,12 +43,13 @@ class Sample:
     image_index: int
     objects: Objects | None = None
     verified: np.ndarray | None = None
+    focus: int = NO_FOCUS
 
 
 class DetectionDataset(Dataset[Sample]):
     """The images of a store.
 
-    A training sample is asked for by :data:`aegl.data.samplers.Key`; its augmentation depends on the seed and that key
+    A training sample is asked for by :class:`aegl.data.samplers.Key`; its augmentation depends on the seed and that key
     alone, hence not on the number of workers or processes nor on where a run was resumed. Crowd annotations are no
     training targets; boxes are clipped to the image and dropped if nothing is left. An image may have no objects.
 
@@ -57,6 +60,7 @@ class DetectionDataset(Dataset[Sample]):
         mask_size: side ``M`` of the mask rasters.
         seed: of the augmentation.
         with_verified: tell with every training sample which classes are verified in it.
+        paste: pastes objects of other images into training images; None for nothing.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class DetectionDataset(Dataset[Sample]):
         mask_size: int = 56,
         seed: int = 0,
         with_verified: bool = False,
+        paste: Paste | None = None,
     ) -> None:
         self.store = store
         self.preprocess = preprocess
@@ -75,6 +80,7 @@ class DetectionDataset(Dataset[Sample]):
         self.mask_size = mask_size
         self.seed = seed
         self.with_verified = with_verified
+        self.paste = paste
 
     def __len__(self) -> int:
         """Number of images ``I``."""
@@ -87,57 +93,27 @@ class DetectionDataset(Dataset[Sample]):
             DataError: for an image that cannot be read or has another size than its annotations say, or an object
                 without a usable mask.
         """
-        epoch, position, index = (0, key, key) if isinstance(key, int | np.integer) else key
-        index = int(index)
-        image = self._load(index)
+        key = Key(0, int(key), int(key)) if isinstance(key, int | np.integer) else Key(*key)
+        image = self._load(key.image)
         height, width = image.shape[:2]
         if self.transform is None:
-            return Sample(self.preprocess.resize(image)[0], (height, width), index)
-        rng = np.random.default_rng([_STREAM, self.seed, epoch, position, index])
+            return Sample(self.preprocess.resize(image)[0], (height, width), key.image)
+        rng = np.random.default_rng([_STREAM, self.seed, key.epoch, key.position, key.image])
         short_side, flip = self.transform.draw(rng)
+        annotated = annotated_objects(self.store, key.image)
+        if self.paste is not None:
+            image, annotated = self.paste(image, annotated, rng)
         image, scale_y, scale_x = self.preprocess.resize(image, short_side)
-        objects = self._objects(index, height, width).scaled(scale_y, scale_x)
+        masks = rasterize_in_boxes(annotated.segmentations, annotated.boxes, self.mask_size, (height, width))
+        objects = Objects(annotated.boxes, annotated.labels, masks).scaled(scale_y, scale_x)
         objects = objects.take((objects.boxes[:, 2:] - objects.boxes[:, :2] >= _MIN_SIDE).all(axis=1))
         if flip:
             image, objects = flip_image(image), objects.flipped(image.shape[1])
-        verified = self.store.verified(index) if self.with_verified else None
-        return Sample(image, (height, width), index, objects, verified)
+        verified = self.store.verified(key.image) if self.with_verified else None
+        return Sample(image, (height, width), key.image, objects, verified, key.focus)
 
     def _load(self, index: int) -> np.ndarray:
-        path = self.store.image_path(index)
-        image = load_image(path)
-        height, width = (int(v) for v in self.store.image_sizes[index])
-        if image.shape[:2] != (height, width):
-            raise DataError(
-                f"image {path} is {image.shape[1]} x {image.shape[0]} pixels, but its annotations say "
-                f"{width} x {height}: boxes would not fit; correct the annotation file or restore the image"
-            )
-        return image
-
-    def _objects(self, index: int, height: int, width: int) -> Objects:
-        """Ground truth in pixels of the original image, still in double precision."""
-        start, end = (int(v) for v in self.store.ann_offsets[index : index + 2])
-        boxes = np.array(self.store.ann_boxes_xywh[start:end], dtype=np.float64)
-        boxes[:, 2:] += boxes[:, :2]
-        boxes = boxes.clip(0, [width, height, width, height])
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~np.asarray(self.store.ann_crowd[start:end], dtype=bool)
-        rows = np.flatnonzero(keep)
-        boxes = boxes[rows]
-        labels = np.asarray(self.store.ann_labels[start:end], dtype=np.int64)[rows]
-        return Objects(boxes, labels, self._masks(start + rows, boxes, (height, width)))
-
-    def _masks(self, annotations: np.ndarray, boxes: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-        segmentations = []
-        for a in annotations.tolist():
-            segmentation = self.store.segmentation(a)
-            if not segmentation:
-                raise DataError(f"annotation {self.store.ann_ids[a]} has no mask: training needs one for every object")
-            segmentations.append(segmentation)
-        try:
-            return rasterize_in_boxes(segmentations, boxes, self.mask_size, image_hw)
-        except ValueError as error:
-            ids = ", ".join(str(v) for v in np.asarray(self.store.ann_ids)[annotations])
-            raise DataError(f"a mask among annotations {ids} cannot be used: {error}") from error
+        return annotated_image(self.store, index)
 
 
 def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
@@ -147,18 +123,20 @@ def collate(samples: Sequence[Sample], preprocess: Preprocess) -> Batch:
         samples: at least one; all with objects or all without.
         preprocess: says how to pad.
     """
-    objects = [s.objects for s in samples if s.objects is not None]
-    verified = [s.verified for s in samples if s.verified is not None]
     return Batch(
         images=torch.from_numpy(preprocess.pad_batch([s.image for s in samples])),
         sizes=torch.tensor([s.image.shape[:2] for s in samples], dtype=torch.int64),
         orig_sizes=torch.tensor([s.orig_size for s in samples], dtype=torch.int64),
         image_index=torch.tensor([s.image_index for s in samples], dtype=torch.int64),
-        targets=_collate_objects(objects, verified) if objects else None,
+        targets=_collate_targets(samples),
     )
 
 
-def _collate_objects(objects: Sequence[Objects], verified: Sequence[np.ndarray]) -> Targets:
+def _collate_targets(samples: Sequence[Sample]) -> Targets | None:
+    objects = [s.objects for s in samples if s.objects is not None]
+    if not objects:
+        return None
+    verified = [s.verified for s in samples if s.verified is not None]
     most = max(len(o) for o in objects)
     mask_side = objects[0].masks.shape[-1]
     boxes = np.zeros((len(objects), most, 4), dtype=np.float32)
@@ -172,4 +150,5 @@ def _collate_objects(objects: Sequence[Objects], verified: Sequence[np.ndarray])
         masks=torch.from_numpy(masks),
         num_objects=torch.tensor([len(o) for o in objects], dtype=torch.int64),
         verified=torch.from_numpy(np.stack(verified)) if verified else None,
+        focus=torch.tensor([s.focus for s in samples], dtype=torch.int64),
     )

@@ -67,6 +67,20 @@ def rasterize_in_boxes(
     return masks
 
 
+def to_rle(segmentation: Segmentation, image_hw: Sequence[int]) -> dict[str, Any]:
+    """The mask of an object in the whole image, ``{"size": [h, w], "counts": bytes}``.
+
+    Polygons of fewer than three corners cover nothing.
+    """
+    if isinstance(segmentation, dict):
+        return segmentation
+    height, width = (int(v) for v in image_hw)
+    polygons = [polygon.ravel().tolist() for polygon in segmentation if len(polygon) >= MIN_CORNERS]
+    if not polygons:
+        return dict(mask_utils.frPyObjects({"size": [height, width], "counts": [height * width]}, height, width))
+    return dict(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width)))
+
+
 def paste_and_encode(
     masks: np.ndarray, boxes_orig: np.ndarray, height: int, width: int, threshold: float = 0.5
 ) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""In which order training sees the images, and how often: random order and repeat-factor sampling (RFS).
+"""In which order training sees the images, and how often: the stream that all samplers share, and repeat factors (RFS).
 
 Everything is a pure function of seed and epoch, so a run can go on from any point without having kept any state.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,26 +17,71 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aegl")
 
-Key = tuple[int, int, int]
-"""Epoch, position in the epoch, image index: what a training sample depends on, beside the seed."""
+NO_FOCUS = -1
+"""In place of a class: the image was not drawn for the sake of any."""
 Rounding = Literal["stochastic", "ceil"]
 
 _STREAM = 0x5A3D1E5  # keeps the sampler's random streams apart from all others that use the same seed
 
 
+class Key(NamedTuple):
+    """What a training sample depends on, beside the seed."""
+
+    epoch: int
+    position: int
+    """In the epoch, over all processes."""
+    image: int
+    """Row of the image in the store."""
+    focus: int = NO_FOCUS
+    """Class for whose sake the image was drawn, or :data:`NO_FOCUS`."""
+
+
+class Draws(NamedTuple):
+    """One epoch, over all processes."""
+
+    images: np.ndarray
+    """``[L]`` int64 rows of images, in the order they are shown."""
+    focus: np.ndarray
+    """``[L]`` int64 class that each was drawn for, or :data:`NO_FOCUS`."""
+
+
+class SamplingRule(Protocol):
+    """What an epoch holds; the one thing that samplers differ in."""
+
+    @property
+    def classes(self) -> np.ndarray:
+        """``[C]`` float64: how often a class has its images shown for its own sake, on average over its images.
+
+        0 for a class without images; empty where classes play no part.
+        """
+
+    @property
+    def image_counts(self) -> np.ndarray:
+        """``[C]`` int64, images that contain each class; empty like :attr:`classes`."""
+
+    @property
+    def expected_repeats(self) -> np.ndarray:
+        """``[I]`` float64: how often an epoch shows each image, on average over epochs; 0 leaves it out."""
+
+    def draw(self, rng: np.random.Generator) -> Draws:
+        """One epoch. All chance comes from ``rng``, which belongs to this epoch alone."""
+
+
 @dataclass(frozen=True)
 class RepeatFactors:
-    """How often each image is shown per epoch, on average.
+    """Every image as often as its factor says, in random order.
 
     Args:
-        images: ``[I]`` float64, at least 1 for every image (0 leaves an image out).
-        classes: ``[C]`` float64, 0 for a class without images; empty when images are not repeated.
+        images: ``[I]`` float64 repeat factors of the images, at least 1 (0 leaves an image out).
+        classes: ``[C]`` float64 repeat factors of the classes, 0 for one without images; empty without repeats.
         image_counts: ``[C]`` int64, images that contain each class.
+        rounding: how fractional factors are rounded; "stochastic" draws anew each epoch.
     """
 
     images: np.ndarray
     classes: np.ndarray
     image_counts: np.ndarray
+    rounding: Rounding = "stochastic"
 
     @classmethod
     def uniform(cls, num_images: int) -> RepeatFactors:
@@ -47,13 +92,16 @@ class RepeatFactors:
         """The same factors, but images are left out where ``left_out`` (``[I]`` bool) is true."""
         return replace(self, images=np.where(left_out, 0.0, self.images))
 
-    def describe(self) -> dict[str, float]:
-        """``factor_rarest``, ``factor_median`` of the classes that occur, ordered by image count; 1 without classes."""
-        present = self.image_counts > 0
-        if not present.any():
-            return {"factor_rarest": 1.0, "factor_median": 1.0}
-        by_count = self.classes[present][np.argsort(self.image_counts[present], kind="stable")]
-        return {"factor_rarest": float(by_count[0]), "factor_median": float(by_count[len(by_count) // 2])}
+    @property
+    def expected_repeats(self) -> np.ndarray:
+        """``[I]`` float64."""
+        return np.ceil(self.images) if self.rounding == "ceil" else self.images
+
+    def draw(self, rng: np.random.Generator) -> Draws:
+        """Each image as often as its rounded factor, in random order; drawn for no class."""
+        repeats = round_factors(self.images, self.rounding, rng.random(len(self.images)))
+        images = rng.permutation(np.repeat(np.arange(len(repeats)), repeats))
+        return Draws(images, np.full(len(images), NO_FOCUS))
 
 
 def repeat_factors(store: AnnotationStore, num_classes: int, threshold: float, power: float = 0.5) -> RepeatFactors:
@@ -102,7 +150,7 @@ def round_factors(factors: np.ndarray, rounding: Rounding, uniforms: np.ndarray)
 
 
 class EpochSampler:
-    """An endless stream of images: every epoch holds each image as often as its factor says, in a new random order.
+    """An endless stream of images, epoch after epoch of a rule.
 
     The epochs of all processes together form one stream; step ``k`` takes its next ``batch_size * world_size`` entries,
     of which each process takes every ``world_size``-th. So nothing is dropped, nothing is added to make batches even (a
@@ -110,56 +158,43 @@ class EpochSampler:
     the number of processes as long as the whole batch is the same.
 
     Args:
-        factors: repeat factors of the images.
+        rule: what an epoch holds.
         batch_size: images per batch of one process.
         seed: the same on every process.
         rank: of this process.
         world_size: number of processes.
-        rounding: how fractional factors are rounded; "stochastic" draws anew each epoch.
-        shuffle: random order; otherwise by image index.
     """
 
     def __init__(
-        self,
-        factors: RepeatFactors,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        rounding: Rounding = "stochastic",
-        shuffle: bool = True,
+        self, rule: SamplingRule, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.factors = factors
+        self.rule = rule
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.rounding: Rounding = rounding
-        self.shuffle = shuffle
-
-    @property
-    def expected_repeats(self) -> np.ndarray:
-        """``[I]`` float64: how often an epoch shows each image, on average over epochs."""
-        return np.ceil(self.factors.images) if self.rounding == "ceil" else self.factors.images
 
     @property
     def epoch_length(self) -> float:
         """Images of an epoch over all processes, on average over epochs."""
-        return float(self.expected_repeats.sum())
+        return float(self.rule.expected_repeats.sum())
 
-    def epoch_indices(self, epoch: int) -> np.ndarray:
-        """Image indices of one epoch, over all processes: ``[L]`` int64, a pure function of seed and epoch."""
-        rng = np.random.default_rng([_STREAM, self.seed, epoch])
-        repeats = round_factors(self.factors.images, self.rounding, rng.random(len(self.factors.images)))
-        indices = np.repeat(np.arange(len(repeats)), repeats)
-        return rng.permutation(indices) if self.shuffle else indices
+    def draws(self, epoch: int) -> Draws:
+        """One epoch over all processes, a pure function of seed and epoch.
+
+        Raises:
+            ValueError: if it is empty.
+        """
+        drawn = self.rule.draw(np.random.default_rng([_STREAM, self.seed, epoch]))
+        if not len(drawn.images):
+            raise ValueError("no image to sample: the data set is empty or every factor is 0")
+        return drawn
 
     def state(self, consumed_batches: int) -> tuple[int, int]:
         """Epoch, and position in it over all processes, after so many batches of every process."""
         position = consumed_batches * self.batch_size * self.world_size
         epoch = 0
-        while position >= (length := self._length(epoch)):
+        while position >= (length := len(self.draws(epoch).images)):
             position -= length
             epoch += 1
         return epoch, position
@@ -171,38 +206,37 @@ class EpochSampler:
             yield [next(keys) for _ in range(self.batch_size)]
 
     def describe(self, epoch: int = 0) -> dict[str, Any]:
-        """For the log: ``images``, ``epoch_length`` of that epoch, ``factor_rarest``, ``factor_median``."""
-        return {
-            "images": len(self.factors.images),
-            "epoch_length": self._length(epoch),
-            **self.factors.describe(),
-        }
+        """For the log: ``images``, ``epoch_length`` of that epoch, ``factor_rarest``, ``factor_median``.
 
-    def _length(self, epoch: int) -> int:
-        length = len(self.epoch_indices(epoch))
-        if not length:
-            raise ValueError("no image to sample: the data set is empty or every factor is 0")
-        return length
+        The factors are those of the classes that occur, ordered by image count; 1 without classes.
+        """
+        factors = {"factor_rarest": 1.0, "factor_median": 1.0}
+        present = self.rule.image_counts > 0
+        if present.any():
+            by_count = self.rule.classes[present][np.argsort(self.rule.image_counts[present], kind="stable")]
+            factors = {"factor_rarest": float(by_count[0]), "factor_median": float(by_count[len(by_count) // 2])}
+        return {
+            "images": len(self.rule.expected_repeats),
+            "epoch_length": len(self.draws(epoch).images),
+            **factors,
+        }
 
     def _keys(self, consumed_batches: int) -> Iterator[Key]:
         epoch, position = self.state(consumed_batches)
         position += self.rank
         while True:
-            indices = self.epoch_indices(epoch)
-            self._log(epoch, len(indices))
-            for here in range(position, len(indices), self.world_size):
-                yield epoch, here, int(indices[here])
+            images, focus = self.draws(epoch)
+            self._log(epoch)
+            for here in range(position, len(images), self.world_size):
+                yield Key(epoch, here, int(images[here]), int(focus[here]))
                 position = here + self.world_size
-            position -= len(indices)
+            position -= len(images)
             epoch += 1
 
-    def _log(self, epoch: int, length: int) -> None:
+    def _log(self, epoch: int) -> None:
         if self.rank == 0:
-            factors = self.factors.describe()
             logger.info(
-                "epoch %d: %d images, repeat factor of the rarest class %.2f, of the median class %.2f",
-                epoch,
-                length,
-                factors["factor_rarest"],
-                factors["factor_median"],
+                "epoch %(epoch)d: %(epoch_length)d images, repeat factor of the rarest class %(factor_rarest).2f, "
+                "of the median class %(factor_median).2f",
+                {"epoch": epoch, **self.describe(epoch)},
             )

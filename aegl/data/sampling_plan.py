@@ -34,7 +34,7 @@ def sampling_plan(
         "mean_repeat"}}, "boosted_along": [{"class", "band", "instances", "instances_seen", "repeat"}]}``; the repeat
         of a class is instances seen over instances, that of a band the mean over its classes that occur.
     """
-    factors = sampler.expected_repeats
+    factors = sampler.rule.expected_repeats
     single = ~np.asarray(store.ann_crowd)
     labels, image = np.asarray(store.ann_labels)[single], store.ann_image[single]
     there = np.bincount(labels, minlength=store.num_classes)
@@ -50,7 +50,7 @@ def sampling_plan(
             "instances_seen": round(float(seen[inside].sum()), 1),
             "mean_repeat": round(float(repeat[occurring].mean()), 3) if occurring.any() else None,
         }
-    own = sampler.factors.classes
+    own = sampler.rule.classes
     not_meant = (own <= 1 if len(own) else np.ones(store.num_classes, dtype=bool)) & (repeat >= _NOTICEABLE)
     boosted = np.flatnonzero(not_meant)
     boosted = boosted[np.argsort(-repeat[boosted], kind="stable")][:_LISTED]

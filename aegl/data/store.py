@@ -14,7 +14,7 @@ import numpy as np
 from aegl.data.categories import CategoryTable
 from aegl.errors import DataError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 META_FILE = "meta.json"
 NO_MASK, POLYGONS, RLE = 0, 1, 2
 """Kinds of segmentation."""

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import logging
-import math
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from aegl.config import Config, complete_parts, to_yaml
-from aegl.data.loader import eval_loader, train_loader
+from aegl.data.loader import train_loader
 from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
-from aegl.engine.backend import TorchBackend
-from aegl.engine.callbacks import Callback, CsvLogger, ProgressLogger
+from aegl.engine.assembly import iterations_of, loggers_of, schedule_of, stepper_of, validation_of
+from aegl.engine.callbacks import Callback
 from aegl.engine.checkpoint import Checkpoint, load_checkpoint
+from aegl.engine.class_descriptions import describe_classes
 from aegl.engine.distributed import World, join_world
-from aegl.engine.ema import ModelEma
-from aegl.engine.optim import build_optimizer
 from aegl.engine.restore import start_from
-from aegl.engine.results_csv import ResultsCsv
 from aegl.engine.resume import open_run, refuse_finished, run_to_resume
-from aegl.engine.schedule import Schedule
-from aegl.engine.scorer import Scorer
-from aegl.engine.splits import Splits, evaluation_set, open_splits, training_sampler, training_set
-from aegl.engine.stepper import Stepper
-from aegl.engine.trainer import Trainer, TrainPlan, Validate
-from aegl.engine.validator import validate
+from aegl.engine.splits import Splits, open_splits, training_sampler, training_set
+from aegl.engine.stages import BEFORE, freeze, has_stage_before, parts_of, stage_before
+from aegl.engine.trainer import Trainer, TrainPlan
 from aegl.engine.weights import WeightsFolder
-from aegl.errors import ConfigError
 from aegl.metadata import ModelMeta
-from aegl.metrics import PROTOCOLS
 from aegl.models.factory import AP_CONF, build_model
 from aegl.models.mask_rcnn import MaskRCNN
 
 if TYPE_CHECKING:
     from aegl.progress import Progress
-
-LOGGER = logging.getLogger("aegl")
-
-_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
 
 
 @dataclass(frozen=True)
@@ -64,26 +52,36 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
 
     Returns:
         ``run``, ``last``, ``best`` (paths), ``iterations``, ``seconds``, ``metrics`` (summary of the last evaluation;
-        empty on all processes but the main one) and ``fitness`` of ``best.pt``.
+        empty on all processes but the main one), ``fitness`` of ``best.pt`` and ``ground_truth_hash``. The same is
+        written into the run's folder as ``train.json``.
 
     Raises:
         AeglError: its kind says whether the configuration, the data, a checkpoint or the run itself is at fault.
     """
     with join_world(config.device) as world:
-        run, checkpoint = None, None
-        if config.resume:
-            run = run_to_resume(config)
-            config, checkpoint = open_run(run, config)
-        else:
-            runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
-        parts = _prepare(config, checkpoint, world, progress)
-        if run and checkpoint:
-            refuse_finished(run, checkpoint, parts.iterations)
-        # Only now is the request known to be sound: a refused one leaves no empty run behind.
+        return _train(config, world, progress, callbacks)
+
+
+def _train(config: Config, world: World, progress: Progress, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
+    run, checkpoint = None, None
+    if config.resume:
+        run = run_to_resume(config)
+        config, checkpoint = open_run(run, config)
+    else:
+        runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
+    if checkpoint is None and has_stage_before(config):
+        # What is wrong with this stage shall not be found out after hours of the one before.
+        _prepare(config, checkpoint, world, progress)
         run = run or _new_run(config, world)
-        result = _trainer(config, parts, run, checkpoint, world, progress, callbacks).run()
+        config = _stage_before(config, run, world, progress, callbacks)
+    parts = _prepare(config, checkpoint, world, progress)
+    if run and checkpoint:
+        refuse_finished(run, checkpoint, parts.iterations)
+    # Only now is the request known to be sound: a refused one leaves no empty run behind.
+    run = run or _new_run(config, world)
+    result = _trainer(config, parts, run, checkpoint, world, progress, callbacks).run()
     weights = run / runs.WEIGHTS_FOLDER
-    return {
+    trained = {
         "run": str(run),
         "last": str(weights / "last.pt"),
         "best": str(weights / "best.pt"),
@@ -91,7 +89,24 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
         "seconds": result.seconds,
         "metrics": dict(result.metrics),
         "fitness": result.best,
+        "ground_truth_hash": parts.splits.val.content_hash,
     }
+    if world.is_main:
+        runs.write_text(run / runs.TRAINED_FILE, json.dumps(trained, indent=1, allow_nan=False) + "\n")
+    return trained
+
+
+def _stage_before(
+    config: Config, run: Path, world: World, progress: Progress, callbacks: tuple[Callback, ...]
+) -> Config:
+    """Train the stage before, or what is left of it, and start this one from it."""
+    before = stage_before(config, run)
+    folder = run / BEFORE
+    if not (folder / runs.TRAINED_FILE).is_file():
+        begun = (folder / runs.ARGS_FILE).is_file() and (folder / runs.WEIGHTS_FOLDER / "last.pt").is_file()
+        _train(before.model_copy(update={"resume": begun}), world, progress, callbacks)
+    world.barrier()
+    return config.model_copy(update={"weights": str(folder / runs.WEIGHTS_FOLDER / "best.pt")})
 
 
 def model_meta(config: Config, splits: Splits, model: MaskRCNN) -> ModelMeta:
@@ -123,6 +138,7 @@ def _new_run(config: Config, world: World) -> Path:
     folder = ""
     if world.is_main:
         created = runs.create_run(config.project, config.name, verb="train", exist_ok=config.exist_ok)
+        (created / runs.TRAINED_FILE).unlink(missing_ok=True)
         runs.write_text(created / runs.ARGS_FILE, to_yaml(complete_parts(config)))
         folder = str(created)
     return Path(world.broadcast_text(folder))
@@ -132,14 +148,17 @@ def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progre
     """Data, model and length of the run; where a wrong request is found out."""
     splits = open_splits(config, world, progress if world.is_main else None)
     sampler = training_sampler(config, splits, world)
-    iterations = _iterations(config, sampler.epoch_length)
+    iterations = iterations_of(config, sampler.epoch_length)
     rng.seed_all(config.seed)  # the same start on every process, and the same classifier for every run of a seed
-    starts_elsewhere = checkpoint is not None or config.weights is not None
+    starts_elsewhere = checkpoint is not None or config.weights is not None or has_stage_before(config)
     model = build_model(config, splits.statistics, backbone_from_config=not starts_elsewhere)
     meta = model_meta(config, splits, model)
-    if checkpoint is None and config.weights is not None:
-        kind = config.box.classifier
-        start_from(model, meta, load_checkpoint(config.weights), classifier=kind, reset=config.reset_classifier)
+    reset = parts_of(model, config.stage.reset, "stage.reset")
+    if checkpoint is None and not has_stage_before(config):
+        start = load_checkpoint(config.weights) if config.weights else None
+        fresh = start_from(model, meta, start, classifier=config.box.classifier, reset=reset) if start else []
+        describe_classes(model, meta, config, splits, start, fresh)
+    freeze(model, config.stage.trainable)
     return _Parts(splits, sampler, iterations, model.to(world.device), meta)
 
 
@@ -155,9 +174,9 @@ def _trainer(
     splits, sampler, meta = parts.splits, parts.sampler, parts.meta
     dataset = training_set(config, splits, meta)
     trainer = Trainer(
-        _stepper(config, parts.model, world),
+        stepper_of(config, parts.model, world),
         head=parts.model.box_head,
-        schedule=_schedule(config, parts.iterations),
+        schedule=schedule_of(config, parts.iterations),
         open_loader=lambda consumed: train_loader(dataset, sampler, config.workers, consumed_batches=consumed),
         plan=TrainPlan(
             iterations=parts.iterations,
@@ -172,8 +191,8 @@ def _trainer(
             run / runs.WEIGHTS_FOLDER, meta=meta, statistics=splits.statistics, config=config.model_dump(mode="json")
         ),
         world=world,
-        validate=_validation(config, splits, meta, run, world, progress),
-        callbacks=(*_loggers(splits, run, checkpoint, world, progress), *callbacks),
+        validate=validation_of(config, splits, meta, run, world, progress),
+        callbacks=(*loggers_of(parts.model, splits, run, checkpoint, world, progress), *callbacks),
         describe_images=splits.describe_images,
     )
     if checkpoint is None:
@@ -181,94 +200,6 @@ def _trainer(
     else:
         trainer.resume(checkpoint)
     return trainer
-
-
-def _schedule(config: Config, iterations: int) -> Schedule:
-    if config.warmup_iterations >= iterations:
-        LOGGER.warning(
-            "warmup_iterations=%d: as long as the run of %d steps, so lr never reaches its peak",
-            config.warmup_iterations,
-            iterations,
-        )
-    return Schedule(
-        config.lr,
-        iterations,
-        config.lr_schedule,
-        config.warmup_iterations,
-        config.warmup_factor,
-        tuple(config.lr_milestones),
-        config.lr_gamma,
-    )
-
-
-def _stepper(config: Config, model: nn.Module, world: World) -> Stepper:
-    optimizer = build_optimizer(
-        model,
-        name=config.optimizer,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        norm_decay=config.norm_decay,
-    )
-    ema = ModelEma(model, config.ema_decay) if config.ema else None
-    return Stepper(model, optimizer, world=world, amp=config.amp, clip_grad=config.clip_grad, ema=ema)
-
-
-def _iterations(config: Config, epoch_images: float) -> int:
-    if config.iterations is not None:
-        return config.iterations
-    if config.epochs is None:
-        raise ConfigError("iterations, epochs: neither is given; say how long to train, e.g. epochs=24")
-    iterations = max(1, math.ceil(config.epochs * epoch_images / config.batch))
-    LOGGER.info(
-        "%g epochs of %.0f images in batches of %d: %d steps", config.epochs, epoch_images, config.batch, iterations
-    )
-    return iterations
-
-
-def _validation(
-    config: Config, splits: Splits, meta: ModelMeta, run: Path, world: World, progress: Progress
-) -> Validate:
-    """Evaluation of the model in training; predictions are not kept, they would fill the disk."""
-    scorer = Scorer(
-        splits.val,
-        protocol=splits.protocol,
-        split="val",
-        class_band=splits.statistics.class_band,
-        band_names=splits.statistics.band_names,
-        max_det=PROTOCOLS[splits.protocol].limit_of_model(config.max_det),
-        statistics=splits.statistics,
-    )
-    dataset = evaluation_set(splits.val, meta)
-
-    def evaluate_model(model: nn.Module) -> dict[str, Any]:
-        batches = eval_loader(dataset, 1, config.workers, rank=world.rank, world_size=world.size)
-        return validate(
-            TorchBackend(model, meta, world.device),
-            batches,
-            splits.val,
-            scorer,
-            conf=meta.conf,
-            max_det=meta.max_det,
-            folder=run,
-            progress=progress,
-            world=world,
-            save_predictions=False,
-        )
-
-    return evaluate_model
-
-
-def _loggers(
-    splits: Splits, run: Path, checkpoint: Checkpoint | None, world: World, progress: Progress
-) -> tuple[Callback, ...]:
-    if not world.is_main:
-        return ()
-    results = ResultsCsv(run / runs.RESULTS_FILE, keep_until=checkpoint.iteration if checkpoint else 0)
-    labels = {"protocol": splits.protocol, "split": "val", "ground_truth_hash": splits.val.content_hash}
-    bands = [f"AP{name}" for name in splits.statistics.band_names]
-    return CsvLogger(results, labels=labels, figures=[*_FIGURES, *bands]), ProgressLogger(progress)
 
 
 def _rgb(values: Tensor) -> tuple[float, float, float]:

@@ -23,6 +23,8 @@ from aegl.metadata import ModelMeta
 FORMAT = "aegl-checkpoint"
 FORMAT_VERSION = 1
 
+_TRAINING_STATE = ("box_head.memory.", "box_head.auxiliary.", "box_head.loss.memory.", "box_head.gradients.")
+
 
 @dataclass(frozen=True)
 class TrainingState:
@@ -80,7 +82,13 @@ class Checkpoint:
 
     def for_inference(self) -> Checkpoint:
         """Without the training state, and with :meth:`inference_weights` as the model."""
-        return replace(self, model=self.inference_weights(), training=None)
+        used = {name: tensor for name, tensor in self.inference_weights().items() if not is_training_state(name)}
+        return replace(self, model=used, training=None)
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a tensor of the model, by name, is needed to train on but not to use the model: remembered features."""
+    return name.startswith(_TRAINING_STATE)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from aegl.config import Config
 from aegl.engine.backend import TorchBackend
-from aegl.engine.checkpoint import Checkpoint, load_checkpoint
+from aegl.engine.checkpoint import Checkpoint, is_training_state, load_checkpoint
 from aegl.errors import CheckpointError
+from aegl.longtail.classifiers import taken_from_plain_head
+from aegl.longtail.clustering import class_tables
 from aegl.metadata import ModelMeta
 from aegl.models.factory import build_model
 from aegl.models.mask_rcnn import MaskRCNN
@@ -20,6 +24,7 @@ from aegl.models.weights import load_matching
 
 LOGGER = logging.getLogger("aegl")
 
+_BOX_HEAD = "box_head."
 _LOSS = "box_head.loss."
 _CLASSIFIER = "box_head.classifier."
 _CLASS_WISE = ("box_head.regressor.", "mask_head.predictor.")
@@ -52,7 +57,8 @@ def rebuild_model(checkpoint: Checkpoint, asked: Config | None = None) -> tuple[
         ) from error
     model = build_model(config, checkpoint.statistics, backbone_from_config=False)
     try:
-        model.load_state_dict(checkpoint.inference_weights())
+        unused = {name: tensor for name, tensor in model.state_dict().items() if is_training_state(name)}
+        model.load_state_dict(checkpoint.for_inference().model | unused)
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's weights do not fit its configuration: {error}") from error
     meta = replace(checkpoint.meta, iou=config.iou, max_det=config.max_det)
@@ -69,41 +75,61 @@ def load_torch_backend(path: str | Path, *, device: torch.device | str = "cpu") 
     return TorchBackend(model, meta, device)
 
 
-def start_from(model: MaskRCNN, meta: ModelMeta, checkpoint: Checkpoint, *, classifier: str, reset: bool) -> None:
+def start_from(
+    model: MaskRCNN, meta: ModelMeta, checkpoint: Checkpoint, *, classifier: str, reset: Sequence[str]
+) -> list[str]:
     """Load the weights of another run into a new model, by name and shape; what does not fit keeps its fresh start.
 
-    State of the losses is never taken over. The classifier starts afresh if asked to, if it is of another kind, or if
-    the classes are not the same; class-wise regressors and mask predictors only in the last case. Logs the rest.
+    State of the method's parts is never taken over, but for how they group the classes. The classifier starts afresh if
+    it is of another kind, unless it can start with a linear one (:func:`taken_from_plain_head`), or if the classes are
+    not the same; class-wise regressors and mask predictors only in the latter case. Logs the rest.
 
     Args:
         model: freshly built.
         meta: of ``model``.
         checkpoint: the other run.
         classifier: kind of the new classifier (`box.classifier`).
-        reset: start with a fresh classifier in any case.
+        reset: names of parts of the model that start afresh in any case (`stage.reset`).
+
+    Returns:
+        Names of the tensors that start afresh.
 
     Raises:
         CheckpointError: if nothing fits.
     """
-    skip = [_LOSS]
+    state = checkpoint.for_inference().model
+    tables = class_tables(model)
+    skip = [name for name in state if name.startswith(_LOSS) and name not in tables]
+    skip += [f"{part}." for part in reset]
     reasons = []
-    if reset:
-        reasons.append("reset_classifier=true")
     former_kind = checkpoint.config.get("box", {}).get("classifier", classifier)
     if former_kind != classifier:
         reasons.append(f"it was {former_kind} and is {classifier} now")
+        state = _with_classifier_of(model, state, former_kind)
     if checkpoint.meta.names != meta.names:
         reasons.append(f"the classes differ ({checkpoint.meta.num_classes} before, {meta.num_classes} now)")
-        skip += _class_wise_layers(model)
-    if reasons:
-        skip.append(_CLASSIFIER)
-    fresh = load_matching(model, checkpoint.inference_weights(), skip=tuple(skip))
-    if any(name.startswith(_CLASSIFIER) for name in fresh):
-        why = "; ".join(reasons) or "its number of logits differs"
-        LOGGER.info("the classifier starts afresh: %s", why)
-    others = [name for name in fresh if not name.startswith((_CLASSIFIER, _LOSS))]
+        skip += [_CLASSIFIER, *_class_wise_layers(model)]
+    fresh = load_matching(model, state, skip=tuple(skip))
+    if new := [name for name in fresh if name.startswith(_CLASSIFIER)]:
+        asked = any(_CLASSIFIER.startswith(f"{part}.") for part in reset)
+        why = "; ".join(reasons) or ("stage.reset asks for it" if asked else "its number of logits differs")
+        number = len(model.box_head.classifier.state_dict())
+        part = "" if len(new) == number else f", {len(new)} of its {number} tensors"
+        LOGGER.info("the classifier starts afresh%s: %s", part, why)
+    others = [n for n in fresh if not n.startswith((_CLASSIFIER, _LOSS)) and not is_training_state(n)]
     if others:
         LOGGER.info("%d other tensors start afresh, among them %s", len(others), ", ".join(others[:4]))
+    return fresh
+
+
+def _with_classifier_of(model: MaskRCNN, state: Mapping[str, Tensor], former_kind: str) -> dict[str, Tensor]:
+    """The weights of another run without its classifier, with what this model's classifier can start from instead."""
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(_CLASSIFIER)}
+    if former_kind != "linear":
+        return kept
+    head = {name.removeprefix(_BOX_HEAD): tensor for name, tensor in state.items() if name.startswith(_BOX_HEAD)}
+    own = taken_from_plain_head(model.box_head.classifier, head)
+    return kept | {_CLASSIFIER + name: tensor for name, tensor in own.items()}
 
 
 def _class_wise_layers(model: MaskRCNN) -> list[str]:

@@ -34,8 +34,10 @@ def run_to_resume(config: Config) -> Path:
     return run
 
 
-def open_run(run: Path, config: Config) -> tuple[Config, Checkpoint]:
+def open_run(run: Path, config: Config) -> tuple[Config, Checkpoint | None]:
     """The saved configuration of a run, on the device and with the workers of ``config``, and its last checkpoint.
+
+    There is none where the run was stopped in the stage before its own.
 
     Raises:
         CheckpointError: if there is no checkpoint, or it cannot be read.
@@ -43,6 +45,8 @@ def open_run(run: Path, config: Config) -> tuple[Config, Checkpoint]:
     saved = load_config({"cfg": str(run / runs.ARGS_FILE), "device": config.device, "workers": config.workers})
     last = run / runs.WEIGHTS_FOLDER / "last.pt"
     if not last.is_file():
+        if saved.stage.after is not None and saved.weights is None:
+            return saved, None
         raise CheckpointError(f"{run}: was stopped before its first checkpoint; start it anew with exist_ok=true")
     checkpoint = load_checkpoint(last)
     LOGGER.info("resuming %s after step %d; its own configuration holds", run, checkpoint.iteration)
@@ -64,9 +68,10 @@ def refuse_changes(run: Path, overrides: Mapping[str, Any]) -> None:
 
 
 def refuse_finished(run: Path, checkpoint: Checkpoint, iterations: int) -> None:
-    """Raise :class:`CheckpointError` if the run has done all its ``iterations`` and its last evaluation."""
+    """Raise :class:`CheckpointError` if the run has done all its ``iterations``, its last evaluation and its record."""
     state = checkpoint.training
-    if state is not None and state.iteration >= iterations and state.validated == state.iteration:
+    done = state is not None and state.iteration >= iterations and state.validated == state.iteration
+    if done and (run / runs.TRAINED_FILE).is_file():
         best = run / runs.WEIGHTS_FOLDER / "best.pt"
         raise CheckpointError(
             f"{run}: all its {iterations} steps are done, so there is nothing to resume; to train further, start a new "

@@ -9,6 +9,9 @@ from aegl.errors import CheckpointError, ConfigError, RunError
 
 ARGS_FILE = "args.yaml"
 RESULTS_FILE = "results.csv"
+GRADIENTS_FILE = "gradients.csv"
+TRAINED_FILE = "train.json"
+"""What `aegl train --json` prints; there when the run is complete."""
 METRICS_FILE = "metrics.json"
 PER_CLASS_FILE = "per_class.csv"
 CURVES_FILE = "pr_curves.npz"

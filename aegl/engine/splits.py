@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aegl.config import Config
+from aegl.data.class_balanced import class_balanced
 from aegl.data.dataset import DetectionDataset
+from aegl.data.paste import Paste
 from aegl.data.preprocess import Preprocess
-from aegl.data.samplers import EpochSampler, RepeatFactors, repeat_factors
+from aegl.data.samplers import EpochSampler, RepeatFactors, SamplingRule, repeat_factors
+from aegl.data.segments import SegmentFolder, open_segments
 from aegl.data.source import class_statistics, require_same_classes, resolve_data
 from aegl.data.transforms import TrainTransform
 from aegl.engine.distributed import World
 from aegl.errors import ConfigError, DataError
 from aegl.longtail.statistics import ClassStatistics
 from aegl.metadata import ModelMeta
+from aegl.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
-    from aegl.progress import Progress
 
 LOGGER = logging.getLogger("aegl")
 
@@ -34,7 +37,8 @@ class Splits:
         protocol: ``lvis`` or ``coco``.
         train: annotations to learn from.
         val: annotations to evaluate on; the same classes.
-        statistics: of ``train``.
+        statistics: of ``train``; of the annotations alone, whatever is pasted.
+        segments: what is pasted into training images, or None.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Splits:
     train: AnnotationStore
     val: AnnotationStore
     statistics: ClassStatistics
+    segments: SegmentFolder | None = None
 
     def describe_images(self, rows: list[int]) -> str:
         """Ids and files of training images, for messages."""
@@ -49,7 +54,7 @@ class Splits:
 
 
 def open_splits(config: Config, world: World, progress: Progress | None = None) -> Splits:
-    """Open both splits; what must be built first is built by the main process while the others wait.
+    """Open both splits and the segments; the main process builds and checks what must be first, the others wait.
 
     Args:
         config: names the data.
@@ -58,7 +63,7 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
 
     Raises:
         ConfigError: if no data set is named.
-        DataError: if it cannot be used, or its splits disagree on the classes.
+        DataError: if it cannot be used, or its splits disagree on the classes, or a segment cannot be used.
     """
     if config.data is None:
         raise ConfigError("data: not given; name a data set (data=shapes_lt, data=lvis_v1) or your own file or folder")
@@ -68,11 +73,25 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
         config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands, progress=progress
     )
     train, val = source.open("train"), source.open("val")
+    require_same_classes(train, val)
+    statistics = class_statistics(train, source.bands)
+    segments = _open_segments(config, train, statistics, world, progress)
     if world.is_main:
         world.barrier()
-    require_same_classes(train, val)
     protocol = source.protocol if config.protocol == "auto" else config.protocol
-    return Splits(source.name, protocol, train, val, class_statistics(train, source.bands))
+    return Splits(source.name, protocol, train, val, statistics, segments)
+
+
+def _open_segments(
+    config: Config, train: AnnotationStore, statistics: ClassStatistics, world: World, progress: Progress | None
+) -> SegmentFolder | None:
+    if config.paste.folder is None:
+        return None
+    segments = open_segments(Path(config.paste.folder), train.categories, statistics.image_counts)
+    if world.is_main:
+        segments.check(config.workers, progress or SilentProgress())
+        LOGGER.info("%d segments of %d classes to paste", len(segments), len(segments.labels))
+    return segments
 
 
 def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampler:
@@ -88,25 +107,26 @@ def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampl
             f"batch={config.batch}: must be a multiple of accumulate={config.accumulate} times the number of "
             f"processes, {world.size}"
         )
-    if config.sampler == "rfs":
-        count = splits.statistics.num_classes
-        factors = repeat_factors(splits.train, count, config.rfs_threshold, config.rfs_power)
-    else:
-        factors = RepeatFactors.uniform(len(splits.train.image_ids))
+    return EpochSampler(
+        _sampling_rule(config, splits), config.batch // passes, seed=config.seed, rank=world.rank, world_size=world.size
+    )
+
+
+def _sampling_rule(config: Config, splits: Splits) -> SamplingRule:
+    num_images, num_classes = len(splits.train.image_ids), splits.statistics.num_classes
     empty = splits.train.images_without_objects()
     if empty.all():
         raise DataError(f"{splits.train.source}: no image has an object to learn from")
-    if not config.empty_images and empty.any():
-        LOGGER.info("%d images without objects are left out; empty_images=true trains on them too", empty.sum())
-        factors = factors.without(empty)
-    return EpochSampler(
-        factors,
-        config.batch // passes,
-        seed=config.seed,
-        rank=world.rank,
-        world_size=world.size,
-        rounding=config.rfs_rounding,
-    )
+    left_out = empty & (not config.empty_images)
+    if config.sampler == "class_balanced":
+        return class_balanced(splits.train, num_classes, num_images - int(left_out.sum()))
+    if left_out.any():
+        LOGGER.info("%d images without objects are left out; empty_images=true trains on them too", left_out.sum())
+    if config.sampler == "rfs":
+        factors = repeat_factors(splits.train, num_classes, config.rfs_threshold, config.rfs_power)
+    else:
+        factors = RepeatFactors.uniform(num_images)
+    return replace(factors.without(left_out), rounding=config.rfs_rounding)
 
 
 def training_set(config: Config, splits: Splits, meta: ModelMeta) -> DetectionDataset:
@@ -120,6 +140,21 @@ def training_set(config: Config, splits: Splits, meta: ModelMeta) -> DetectionDa
         transform=transform,
         seed=config.seed,
         with_verified=config.ignore_unverified and splits.train.federated,
+        paste=_paste(config, splits.segments),
+    )
+
+
+def _paste(config: Config, segments: SegmentFolder | None) -> Paste | None:
+    keys = config.paste
+    if segments is None:
+        return None
+    return Paste(
+        segments,
+        probability=keys.probability,
+        counts=(keys.min_count, keys.max_count),
+        sizes=(keys.min_size, keys.max_size),
+        min_visible=keys.min_visible,
+        flip=config.flip,
     )
 
 

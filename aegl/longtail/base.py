@@ -54,6 +54,22 @@ class Rows:
     """``[N]`` bool: true for regions that come from a memory and not from the batch's images."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The boxes of a training batch's region proposals before non-maximum suppression, and the ground truth."""
+
+    boxes: Tensor
+    """``[B, N, 4]`` float32 ``x1 y1 x2 y2``."""
+    scores: Tensor
+    """``[B, N]`` float32 in [0, 1]; negative for padding, which is no candidate."""
+    levels: Tensor
+    """``[B, N]`` int64; boxes of different levels never suppress each other."""
+    truth: Tensor
+    """``[B, G, 4]`` float32: boxes of the ground truth, padded."""
+    labels: Tensor
+    """``[B, G]`` int64 in ``0..C-1``; -1 for padding."""
+
+
 class ClassificationLoss(nn.Module):
     """Base of every classification loss of the box head.
 
@@ -64,6 +80,10 @@ class ClassificationLoss(nn.Module):
     """Columns of the classifier: C, C+1, ... as the loss needs. A background column, if any, is the last one."""
     is_softmax = False
     """Whether the columns are C+1 logits of one softmax, background last."""
+    class_descriptions: tuple[str, ...] = ()
+    """What :meth:`describe_classes` wants to know of the classes, by the names listed there."""
+    class_tables: tuple[str, ...] = ()
+    """Names of the persistent buffers that :meth:`describe_classes` fills."""
 
     def __init__(self, stats: ClassStatistics) -> None:
         super().__init__()
@@ -73,8 +93,23 @@ class ClassificationLoss(nn.Module):
         self.diagnostics: dict[str, Tensor] = {}
         """Detached scalars about the last forward pass, for logs only; not loss terms, not reduced over ranks."""
 
+    def describe_classes(self, vectors: Mapping[str, Tensor]) -> None:
+        """Told once, before training starts and not when it is resumed, what the classes are like.
+
+        Args:
+            vectors: what :attr:`class_descriptions` asks for, on the CPU: ``classifier``, ``[C, F]`` rows of the
+                trained classifier that the run starts from; ``mask``, ``[C, 784]`` mean 28 x 28 masks of the training
+                objects, each over its own box; ``parent``, ``[C]`` int64, the number of each class's parent, from 0.
+
+        Raises:
+            ConfigError: if the options do not fit these classes.
+        """
+
     def init_classifier(self, layer: nn.Module) -> None:
-        """Initialise the layer that makes the logits. Default: weights N(0, 0.01), bias 0."""
+        """Initialise a layer that makes logits. Default: weights N(0, 0.01), bias 0.
+
+        A classifier of several branches has one such layer for each of :attr:`column_groups`; each is given in turn.
+        """
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
         if isinstance(weight, Tensor):
             nn.init.normal_(weight, std=0.01)
@@ -104,6 +139,10 @@ class ClassificationLoss(nn.Module):
         A batch without rows, without foreground or without background gives a finite value connected to ``logits``.
         """
         raise TypeError(f"{type(self).__name__} does not define forward()")
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """``[..., C]``: those of the ``[..., num_logits]`` columns that stand for the classes, in class order."""
+        return logits[..., : self.num_classes]
 
     def hide_unverified(self, logits: Tensor, labels: Tensor, verified: Tensor) -> Tensor:
         """Logits that no loss learns from where nobody knows whether a class is in the row's image.
@@ -169,12 +208,24 @@ class Calibrator(nn.Module):
 class RegionSelector(nn.Module):
     """Decides which regions a batch trains on, beyond the usual sampling."""
 
+    needs_focus = False
+    """Whether :meth:`rows` has to know the class for which each image was drawn (`sampler=class_balanced`)."""
+
     def __init__(self, stats: ClassStatistics) -> None:
         super().__init__()
         self.num_classes = stats.num_classes
 
     def check(self, loss: ClassificationLoss) -> None:
         """Raise :class:`aegl.errors.ConfigError` if the selection has no meaning beside this loss."""
+
+    def survivors(self, candidates: Candidates, plain: Callable[[float], Tensor]) -> Tensor | None:
+        """``[B, N]`` bool, which proposals outlive non-maximum suppression in training; None, the default: as at test.
+
+        Args:
+            candidates: before suppression.
+            plain: plain suppression within each level: from an IoU to the ``[B, N]`` bool that outlive it.
+        """
+        return None
 
     def rows(self, labels: Tensor, images: Tensor, focus: Tensor | None) -> Tensor:
         """Which of the sampled regions train the box head; default all.

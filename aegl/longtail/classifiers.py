@@ -1,14 +1,18 @@
-"""The layer that makes class logits from region features; any of them goes with any loss."""
+"""The layers that make class logits from region features."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aegl.errors import ConfigError
+from aegl.longtail.branches import BranchedClassifier, DualClassifier
+
+ClassifierKind = Literal["linear", "cosine", "branches", "dual"]
 
 
 class CosineLinear(nn.Module):
@@ -59,22 +63,56 @@ def classifier_inputs(layer: nn.Module) -> tuple[str, ...]:
     return getattr(layer, "inputs", ("hidden",))
 
 
-def build_classifier(
-    kind: Literal["linear", "cosine"], in_features: int, num_logits: int, temperature: float = 20.0
-) -> nn.Module:
-    """A classifier layer ``[N, in_features] -> [N, num_logits]``, to be initialised by the loss's ``init_classifier``.
+def output_layers(classifier: nn.Module) -> tuple[nn.Module, ...]:
+    """The layers that make logits, in the order of the loss's ``column_groups``: its ``outputs``, or itself."""
+    return tuple(getattr(classifier, "outputs", (classifier,)))
+
+
+def taken_from_plain_head(classifier: nn.Module, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a classifier can start with when the model it starts from has a linear one behind the shared layers.
 
     Args:
-        kind: ``linear`` or ``cosine`` (`box.classifier`).
-        in_features: length of a region's feature vector.
+        classifier: of another kind than linear.
+        head: the trained layers ``fc1``, ``fc2`` and ``classifier`` of that model: names to tensors.
+
+    Returns:
+        Names of the classifier's own tensors to values, which may be of another shape; nothing if it cannot start so.
+    """
+    taken_from = getattr(classifier, "taken_from", None)
+    return {} if taken_from is None else taken_from(head)
+
+
+def build_classifier(
+    kind: ClassifierKind,
+    in_features: int,
+    num_logits: int,
+    temperature: float = 20.0,
+    *,
+    column_groups: Sequence[int] = (),
+    pooled_features: int = 0,
+) -> nn.Module:
+    """A classifier that makes ``[N, num_logits]`` of the features it asks for (:func:`classifier_inputs`).
+
+    Its output layers are to be initialised by the loss's ``init_classifier``.
+
+    Args:
+        kind: `box.classifier`.
+        in_features: length of a region's features after each of the shared layers.
         num_logits: the loss's ``num_logits``.
-        temperature: scale of the cosine classifier; a linear layer has none.
+        temperature: scale of the cosine classifier; the others have none.
+        column_groups: the loss's ``column_groups``, for classifiers of several branches; default one of all logits.
+        pooled_features: length of a region's flattened pooled features.
 
     Raises:
-        ConfigError: for another kind.
+        ConfigError: for another kind, or one that does not go with these groups of logits.
     """
+    groups = tuple(column_groups) or (num_logits,)
     if kind == "linear":
         return nn.Linear(in_features, num_logits)
     if kind == "cosine":
         return CosineLinear(in_features, num_logits, temperature=temperature)
-    raise ConfigError(f"box.classifier={kind}: must be one of linear, cosine")
+    if kind == "branches":
+        return BranchedClassifier(in_features, in_features, groups)
+    if kind == "dual":
+        return DualClassifier(in_features, pooled_features, groups)
+    raise ConfigError(f"box.classifier={kind}: must be one of {', '.join(get_args(ClassifierKind))}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aegl.longtail.base import Rows
-from aegl.longtail.classifiers import build_classifier, classifier_inputs
+from aegl.longtail.classifiers import ClassifierKind, build_classifier, classifier_inputs, output_layers
+from aegl.longtail.gradients import GradientAccount
 from aegl.longtail.parts import Parts
 from aegl.models.box_coder import BoxCoder
 from aegl.models.roi_sampler import SampledRegions
@@ -39,9 +39,10 @@ class BoxHead(nn.Module):
         hidden: width of the shared layers.
         parts: of the long-tail method. The loss says how many logits there are, how they start, what they score.
         class_agnostic: one box regressor for all classes instead of one per class.
-        classifier: kind of the classifier layer.
+        classifier: kind of the classifier.
         temperature: scale of a cosine classifier.
         loss_weight: weight of the box regression loss.
+        gradients: adds up what the classifier learns from; None, the default: nobody asks.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class BoxHead(nn.Module):
         parts: Parts,
         *,
         class_agnostic: bool = False,
-        classifier: Literal["linear", "cosine"] = "linear",
+        classifier: ClassifierKind = "linear",
         temperature: float = 20.0,
         loss_weight: float = 1.0,
+        gradients: GradientAccount | None = None,
     ) -> None:
         super().__init__()
         self.loss = loss = parts.loss
@@ -61,17 +63,26 @@ class BoxHead(nn.Module):
         self.calibrator = parts.calibrate
         self.selector = parts.selector
         self.memory = parts.memory
+        self.gradients = gradients
         self.class_agnostic = class_agnostic
         self.loss_weight = loss_weight
         self.coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
         self.fc1 = nn.Linear(in_features, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
-        self.classifier = build_classifier(classifier, hidden, loss.num_logits, temperature)
+        self.classifier = build_classifier(
+            classifier,
+            hidden,
+            loss.num_logits,
+            temperature,
+            column_groups=loss.column_groups,
+            pooled_features=in_features,
+        )
         self.regressor = nn.Linear(hidden, 4 if class_agnostic else 4 * loss.num_classes)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        loss.init_classifier(self.classifier)
+        for output in output_layers(self.classifier):
+            loss.init_classifier(output)
         nn.init.normal_(self.regressor.weight, std=0.001)
         nn.init.zeros_(self.regressor.bias)
 
@@ -79,6 +90,11 @@ class BoxHead(nn.Module):
     def diagnostics(self) -> dict[str, Tensor]:
         """What the loss reports of its last forward pass; see :class:`aegl.longtail.base.ClassificationLoss`."""
         return self.loss.diagnostics
+
+    def method_parts(self) -> list[nn.Module]:
+        """The parts of the long-tail method and what watches them, as against the layers."""
+        parts = (self.loss, self.auxiliary, self.calibrator, self.selector, self.memory, self.gradients)
+        return [part for part in parts if part is not None]
 
     def step_begin(self, progress: float, epoch: float) -> None:
         """Told by the trainer before each step: the share of training that is done, in [0, 1), and finished epochs."""
@@ -121,6 +137,10 @@ class BoxHead(nn.Module):
         terms = dict(self.loss(logits, lesson.labels))
         if self.auxiliary is not None:
             terms |= self.auxiliary(rows, self.loss)
+        if self.gradients is not None:
+            total = torch.stack(list(terms.values())).sum()
+            (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
+            self.gradients.add(self.loss.class_logits(gradient), lesson.labels)
         terms["box"] = self._box_loss(deltas, lesson)
         return terms
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from aegl.config.fields import part_sections
 from aegl.config.schema import Config
+from aegl.longtail.gradients import GradientAccount
 from aegl.longtail.parts import build_parts
 from aegl.longtail.statistics import ClassStatistics
 from aegl.models.anchors import AnchorGenerator
@@ -52,6 +53,7 @@ def build_model(config: Config, statistics: ClassStatistics, *, backbone_from_co
         classifier=config.box.classifier,
         temperature=config.box.temperature,
         loss_weight=config.box.loss_weight,
+        gradients=GradientAccount(statistics) if config.track_gradients else None,
     )
     mask_head = MaskHead(
         channels,
@@ -59,12 +61,18 @@ def build_model(config: Config, statistics: ClassStatistics, *, backbone_from_co
         config.mask.convs,
         num_classes,
         class_agnostic=config.mask.class_agnostic,
+        clusters=config.mask.clusters,
+        predictor=config.mask.predictor,
+        temperature=config.mask.temperature,
         loss_weight=config.mask.loss_weight,
     )
     return MaskRCNN(
         backbone,
         neck,
-        RegionProposals(channels, anchors, RpnOptions(**config.rpn.model_dump())),
+        # The bound method, as the selector itself is registered in the box head.
+        RegionProposals(
+            channels, anchors, RpnOptions(**config.rpn.model_dump()), parts.selector and parts.selector.survivors
+        ),
         RegionSampler(num_classes, **config.roi.model_dump()),
         RegionPool(strides, config.box.pool),
         box_head,

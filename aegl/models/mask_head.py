@@ -3,13 +3,75 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aegl.longtail.clustering import k_means
 from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
+
+
+class MaskPredictor(nn.Conv2d):
+    """1x1 convolution with an output channel per class, of which a region needs only one."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def row(self, hidden: Tensor, row: Tensor) -> Tensor:
+        """One output channel for each region.
+
+        Args:
+            hidden: ``[R, in_channels, H, W]``.
+            row: ``[R]`` int64, which output channel.
+
+        Returns:
+            ``[R, H, W]``, what :meth:`forward` has in that channel.
+        """
+        return _product(hidden, self.weight.flatten(1)[row]) + self._bias(row)
+
+    def _bias(self, row: Tensor) -> Tensor:
+        return self.bias[row][:, None, None]  # type: ignore[index]
+
+
+class CosineMaskPredictor(MaskPredictor):
+    """:class:`MaskPredictor` on features and weights of norm 1 over the channels; Seesaw and GOL use it.
+
+    ``temperature * x/(|x| + eps) . w/(|w| + eps) + b`` at every pixel: mmdetection's ``NormedConv2d`` of kernel size 1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, temperature: float = 20.0, eps: float = 1e-6) -> None:
+        super().__init__(in_channels, out_channels)
+        self.temperature = temperature
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[R, in_channels, H, W]`` to ``[R, out_channels, H, W]``."""
+        cosines = F.conv2d(hidden, self._unit(self.weight)) * self._scale(hidden)[:, None]
+        return cosines + self.bias[:, None, None]  # type: ignore[index]
+
+    def row(self, hidden: Tensor, row: Tensor) -> Tensor:
+        """See :meth:`MaskPredictor.row`."""
+        weight = self._unit(self.weight.flatten(1)[row])
+        return _product(hidden, weight) * self._scale(hidden) + self._bias(row)
+
+    def _scale(self, hidden: Tensor) -> Tensor:
+        """``[R, H, W]``: what the product is multiplied by, so that no normalised copy of the features is made."""
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(hidden, dim=1, dtype=dtype)
+        # Where there is no feature the product is 0; a factor of 1 / eps would overflow in the gradient of fp16.
+        return torch.where(norm > 0, self.temperature / (norm + self.eps), 0.0)
+
+    def _unit(self, weight: Tensor) -> Tensor:
+        return weight / (torch.linalg.vector_norm(weight, dim=1, keepdim=True) + self.eps)
+
+
+def _product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """``[R, c, H, W]`` features times ``[R, c]`` weights to ``[R, H, W]``."""
+    return torch.einsum("rchw,rc->rhw", hidden, weight.to(hidden.dtype))
 
 
 class MaskHead(nn.Module):
@@ -21,8 +83,15 @@ class MaskHead(nn.Module):
         convs: number of 3x3 convolutions.
         num_classes: ``C``.
         class_agnostic: one mask for all classes instead of one per class.
+        clusters: classes of similar shape share one of so many masks, but at most half as many as there are classes; 0
+            for one mask per class.
+        predictor: kind of the last layer.
+        temperature: scale of a cosine predictor.
         loss_weight: weight of the mask loss.
     """
+
+    row_of_class: Tensor
+    """``[C]`` int64."""
 
     def __init__(
         self,
@@ -32,6 +101,9 @@ class MaskHead(nn.Module):
         num_classes: int,
         *,
         class_agnostic: bool = False,
+        clusters: int = 0,
+        predictor: Literal["linear", "cosine"] = "linear",
+        temperature: float = 20.0,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -41,10 +113,26 @@ class MaskHead(nn.Module):
         widths = [in_channels] + [channels] * convs
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.deconv = nn.ConvTranspose2d(widths[-1], channels, 2, stride=2)
-        self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
+        clusters = min(clusters, max(1, num_classes // 2))
+        outputs = 1 if class_agnostic else clusters or num_classes
+        self.predictor = (
+            CosineMaskPredictor(channels, outputs, temperature=temperature)
+            if predictor == "cosine"
+            else MaskPredictor(channels, outputs)
+        )
+        # Which of the predictor's masks is a class's own. Shared ones are known only once the classes are described.
+        rows = torch.arange(num_classes) * outputs // max(num_classes, 1)
+        shares = 1 < outputs < num_classes
+        self.register_buffer("row_of_class", rows, persistent=shares)
+        self.class_descriptions: tuple[str, ...] = ("mask",) if shares else ()
+        self.class_tables: tuple[str, ...] = ("row_of_class",) if shares else ()
         for layer in [*self.convs, self.deconv, self.predictor]:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+
+    def describe_classes(self, vectors: Mapping[str, Tensor]) -> None:
+        """Group the classes by their mean masks; see :meth:`aegl.longtail.base.ClassificationLoss.describe_classes`."""
+        self.row_of_class.copy_(k_means(vectors["mask"], self.predictor.out_channels))
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Mask logits of one class per region.
@@ -60,9 +148,7 @@ class MaskHead(nn.Module):
         for conv in self.convs:
             hidden = F.relu(conv(hidden))
         hidden = F.relu(self.deconv(hidden))
-        row = torch.zeros_like(labels) if self.class_agnostic else labels
-        weight, bias = self.predictor.weight.flatten(1)[row], self.predictor.bias[row]  # type: ignore[index]
-        return torch.einsum("rchw,rc->rhw", hidden, weight.to(hidden.dtype)) + bias[:, None, None]
+        return self.predictor.row(hidden, self.row_of_class[labels])
 
     def losses(self, logits: Tensor, regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
         """``mask``: mean binary cross-entropy over the pixels of foreground regions.

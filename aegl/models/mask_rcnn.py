@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,7 @@ class MaskRCNN(nn.Module):
         self.mask_pool = mask_pool
         self.mask_head = mask_head
         self.postprocess = postprocess
+        self._frozen: list[nn.Module] = []
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(1, 3, 1, 1), persistent=False)
 
@@ -72,6 +73,29 @@ class MaskRCNN(nn.Module):
     def stride(self) -> int:
         """Sides of the network input are multiples of this."""
         return max(32, *self.backbone.strides)
+
+    def freeze_all_but(self, parts: Sequence[str]) -> None:
+        """Train these parts only. The others keep their weights, their norm statistics, and drop nothing out.
+
+        Args:
+            parts: names of submodules, e.g. ``box_head.classifier``.
+        """
+        trained = {id(module) for name in parts for module in self.get_submodule(name).modules()}
+        # Modules without weights of their own direct how training goes (sampling, state of losses) and are left alone.
+        methods = {id(module) for part in self.box_head.method_parts() for module in part.modules()}
+        leaves = [module for module in self.modules() if not list(module.children())]
+        self._frozen = [leaf for leaf in leaves if id(leaf) not in trained | methods]
+        for module in self.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(parameter.requires_grad and id(module) in trained)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen layers stay in the latter."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> Detections | dict[str, Tensor]:
         """Detections in evaluation mode, named scalar losses in training mode.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aegl.longtail.base import Candidates
 from aegl.models.anchors import AnchorGenerator
 from aegl.models.box_coder import BoxCoder
 from aegl.models.boxes import area, clip
@@ -20,6 +22,9 @@ LOW_QUALITY_IOU = 0.3
 """A ground truth without a good anchor takes its best ones from this overlap on."""
 PAD_SCORE = -1.0
 """Score of padding rows; real scores lie in [0, 1]."""
+
+Survivors = Callable[[Candidates, Callable[[float], Tensor]], Tensor | None]
+"""See :meth:`aegl.longtail.base.RegionSelector.survivors`."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,14 @@ class RegionProposals(nn.Module):
         channels: channels of the pyramid.
         anchors: anchors of its levels.
         options: sampling and filtering.
+        survivors: decides which proposals outlive suppression in training.
     """
 
-    def __init__(self, channels: int, anchors: AnchorGenerator, options: RpnOptions) -> None:
+    def __init__(
+        self, channels: int, anchors: AnchorGenerator, options: RpnOptions, survivors: Survivors | None = None
+    ) -> None:
         super().__init__()
+        self._survivors = survivors
         self.anchors = anchors
         self.options = options
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
@@ -75,7 +84,7 @@ class RegionProposals(nn.Module):
         logits, deltas = self._predict(features)
         anchors = self.anchors(features)
         with torch.no_grad():
-            boxes, valid = self._propose(logits, deltas, anchors, image_size)
+            boxes, valid = self._propose(logits, deltas, anchors, image_size, targets)
         losses = {} if targets is None else self._losses(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, targets)
         return boxes, valid, losses
 
@@ -89,12 +98,17 @@ class RegionProposals(nn.Module):
         return logits, deltas
 
     def _propose(
-        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], image_size: tuple[int, int]
+        self,
+        logits: list[Tensor],
+        deltas: list[Tensor],
+        anchors: list[Tensor],
+        image_size: tuple[int, int],
+        targets: Targets | None,
     ) -> tuple[Tensor, Tensor]:
         options = self.options
         pre_nms = options.pre_nms_train if self.training else options.pre_nms_test
         post_nms = options.post_nms_train if self.training else options.post_nms_test
-        boxes, scores, groups = [], [], []
+        boxes, scores, levels = [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             # A constant number per level, whatever the image's size: small levels are filled up.
             score = F.pad(_rank_score(logit), (0, pre_nms), value=PAD_SCORE)
@@ -105,10 +119,18 @@ class RegionProposals(nn.Module):
             box = clip(self.coder.decode(anchor[index], delta), *image_size)
             boxes.append(box)
             scores.append(torch.where(area(box) > 0, score, PAD_SCORE))
-            groups.append(torch.full_like(index, level))
-        all_boxes = torch.cat(boxes, 1)
-        index, valid = nms_padded(all_boxes, torch.cat(scores, 1), torch.cat(groups, 1), options.nms_iou, post_nms)
-        kept = all_boxes.gather(1, index[..., None].expand(-1, -1, 4))
+            levels.append(torch.full_like(index, level))
+        found = (torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1))
+        survived = None
+        if targets is not None and self._survivors is not None:
+            candidates = Candidates(*found, targets.boxes, targets.labels)
+            survived = self._survivors(candidates, partial(_plain_survivors, *found))
+        if survived is None:
+            index, valid = nms_padded(*found, options.nms_iou, post_nms)
+        else:
+            ranked = found[1].where(survived, PAD_SCORE).sort(dim=1, descending=True, stable=True)
+            index, valid = ranked.indices[:, :post_nms], ranked.values[:, :post_nms] >= 0
+        kept = found[0].gather(1, index[..., None].expand(-1, -1, 4))
         return kept.where(valid[..., None], 0.0), valid
 
     def _losses(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], targets: Targets) -> dict[str, Tensor]:
@@ -138,6 +160,14 @@ class RegionProposals(nn.Module):
         )
         positives, negatives = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
         return positives, negatives, matched[positives]
+
+
+def _plain_survivors(boxes: Tensor, scores: Tensor, levels: Tensor, iou: float) -> Tensor:
+    """``[B, N]`` bool, which boxes outlive plain suppression; see :func:`aegl.models.ops.nms_padded`."""
+    number = scores.shape[1]
+    index, valid = nms_padded(boxes, scores, levels, iou, number)
+    survived = torch.zeros(len(scores), number + 1, dtype=torch.bool, device=scores.device)
+    return survived.scatter_(1, index.where(valid, number), True)[:, :number]
 
 
 def _rank_score(logits: Tensor) -> Tensor:

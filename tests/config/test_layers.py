@@ -13,7 +13,7 @@ from aegl.config.schema import Config as Schema
 from aegl.config.shipped import available
 from aegl.errors import ConfigError
 
-LAYERS = ("data", "model", "method", "schedule", "recipe", "cfg", "arguments")
+LAYERS = ("data", "model", "schedule", "method", "recipe", "cfg", "arguments")
 """Weakest first, above the defaults."""
 FILES = {
     "data/d": {"train": "t.json"},

@@ -1,5 +1,6 @@
 """Training and evaluation samples, and batches of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_utils
 
+from aegl.data.categories import CategoryTable
 from aegl.data.dataset import DetectionDataset, collate
+from aegl.data.paste import Paste
 from aegl.data.preprocess import Preprocess
+from aegl.data.samplers import Key
+from aegl.data.segments import open_segments
 from aegl.data.transforms import TrainTransform
 from aegl.errors import DataError
 
@@ -110,6 +115,70 @@ def test_boxes_too_thin_at_the_network_are_dropped(tmp_path) -> None:
     assert len(DetectionDataset(store, PREPROCESS, transform=TrainTransform((1000,), 0.0))[0].objects) == 0
 
 
+@pytest.fixture
+def red(tmp_path) -> Paste:
+    """Pastes one or two red squares of class 9 into every image."""
+    place = tmp_path / "segments" / "9"
+    place.mkdir(parents=True)
+    Image.new("RGBA", (6, 6), (255, 0, 0, 255)).save(place / "x.png")
+    categories = CategoryTable(np.arange(10), tuple("abcdefghij"))
+    segments = open_segments(place.parent, categories, np.ones(10, dtype=np.int64))
+    return Paste(segments, probability=1.0, counts=(1, 2), sizes=(0.2, 0.4))
+
+
+def test_pasted_objects_and_their_pixels_stay_together(store, red) -> None:
+    for flip in (0.0, 1.0):
+        dataset = DetectionDataset(store, PREPROCESS, transform=TrainTransform((48,), flip), mask_size=14, paste=red)
+        for position in range(20):
+            sample = dataset[Key(0, position, 0)]
+            is_red = (sample.image == [255, 0, 0]).all(axis=2)
+            pasted = sample.objects.take(sample.objects.labels == 9)
+            corners = pasted.boxes.astype(int)
+            rows, columns = np.nonzero(is_red)
+            assert corners[:, :2].min(axis=0).tolist() == [columns.min(), rows.min()]
+            assert corners[:, 2:].max(axis=0).tolist() == [columns.max() + 1, rows.max() + 1]
+            assert is_red[corners[-1, 1] : corners[-1, 3], corners[-1, 0] : corners[-1, 2]].all()  # in front
+            assert pasted.masks[-1].all()
+
+
+def test_pasting_depends_on_the_key_alone(store, red) -> None:
+    dataset = DetectionDataset(store, PREPROCESS, transform=TrainTransform((40, 48), 0.5), mask_size=14, paste=red)
+
+    def look(key: Key) -> tuple[bytes, list[list[float]], list[int]]:
+        sample = dataset[key]
+        return sample.image.tobytes(), sample.objects.boxes.tolist(), sample.objects.labels.tolist()
+
+    key = Key(1, 5, 0)
+    first = look(key)
+    look(Key(0, 0, 2))
+    assert look(key) == first == look(Key(1, 5, 0, focus=3))
+    assert look(Key(1, 6, 0)) != first != look(Key(2, 5, 0))
+
+
+def test_pasting_nothing_leaves_every_sample_as_it_was(store, red) -> None:
+    transform = TrainTransform((40, 48, 56), 0.5)
+    plain = DetectionDataset(store, PREPROCESS, transform=transform, mask_size=14)
+    never = DetectionDataset(store, PREPROCESS, transform=transform, mask_size=14, paste=replace(red, probability=0.0))
+    always = DetectionDataset(store, PREPROCESS, transform=transform, mask_size=14, paste=red)
+    for position in range(12):
+        key = Key(0, position, position % 3)
+        before, after = plain[key], never[key]
+        np.testing.assert_array_equal(before.image, after.image)
+        np.testing.assert_array_equal(before.objects.boxes, after.objects.boxes)
+        np.testing.assert_array_equal(before.objects.masks, after.objects.masks)
+        assert before.image.shape == always[key].image.shape  # size and flip are drawn as without pasting
+
+
+def test_an_image_without_objects_gets_pasted_ones(store, red) -> None:
+    dataset = DetectionDataset(store, PREPROCESS, transform=AS_IS, mask_size=14, paste=red)
+    assert set(dataset[1].objects.labels.tolist()) == {9}
+
+
+def test_evaluation_pastes_nothing(store, red) -> None:
+    plain, pasting = (DetectionDataset(store, PREPROCESS, paste=paste)[0].image for paste in (None, red))
+    np.testing.assert_array_equal(plain, pasting)
+
+
 def test_missing_image_is_named(store) -> None:
     store.image_path(1).unlink()
     with pytest.raises(DataError, match=r"1\.png does not exist"):
@@ -132,7 +201,7 @@ def test_object_without_mask_is_named(tmp_path, nothing) -> None:
 def test_rle_of_another_size_is_named(tmp_path) -> None:
     rle = mask_utils.encode(np.ones((30, 40), dtype=np.uint8, order="F"))
     store = store_of(tmp_path, [(40, 40)], [(0, 0, [5, 5, 10, 10], False, rle)])
-    with pytest.raises(DataError, match=r"annotations 100 .*size"):
+    with pytest.raises(DataError, match=r"annotation 100: its mask's size is \[30, 40\], the image's .* is \[40, 40\]"):
         DetectionDataset(store, PREPROCESS, transform=AS_IS)[0]
 
 
@@ -151,6 +220,12 @@ def test_collate_pads_images_and_targets(store) -> None:
     assert targets.masks.shape == (3, 3, 14, 14) and targets.masks.dtype == torch.uint8
     assert torch.equal(targets.masks[0], torch.from_numpy(samples[0].objects.masks.copy()))
     assert not targets.boxes[1].any() and not targets.masks[2, 1:].any()
+
+
+def test_collate_tells_what_each_image_was_drawn_for(store) -> None:
+    dataset = DetectionDataset(store, PREPROCESS, transform=AS_IS, mask_size=14)
+    focus = collate([dataset[Key(0, 0, 0, focus=3)], dataset[Key(0, 1, 2)], dataset[2]], PREPROCESS).targets.focus
+    assert focus.tolist() == [3, -1, -1] and focus.dtype == torch.int64
 
 
 def test_collate_of_images_without_any_object(store) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from aegl.data.class_balanced import class_balanced
 from aegl.data.dataset import DetectionDataset
 from aegl.data.loader import eval_loader, train_loader
 from aegl.data.preprocess import Preprocess
@@ -77,6 +78,17 @@ def test_resumed_run_sees_the_same_batches(training) -> None:
     whole = look(itertools.islice(train_loader(training, sampler(), workers=0), 9))
     rest = look(itertools.islice(train_loader(training, sampler(), workers=0, consumed_batches=4), 5))
     assert rest == whole[4:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_class_that_an_image_was_drawn_for_arrives_with_it(store, training, workers: int) -> None:
+    stream = EpochSampler(class_balanced(store, 3, NUM_IMAGES), 3)
+    batches = list(itertools.islice(train_loader(training, stream, workers), 5))
+    focus = [batch.targets.focus for batch in batches]
+    assert all(torch.equal(f, b.targets.labels[:, 0]) for f, b in zip(focus, batches, strict=True))
+    keys = list(itertools.chain(*itertools.islice(stream.batches(), 5)))
+    assert torch.cat(focus).tolist() == [key.focus for key in keys]
+    assert all(f.tolist() == [-1] * 3 for f in [next(iter(train_loader(training, sampler(), 0))).targets.focus])
 
 
 def test_training_and_evaluation_leave_the_global_random_state_alone(training) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from aegl.data.samplers import (
     EpochSampler,
+    Key,
     RepeatFactors,
+    Rounding,
     repeat_factors,
     repeat_factors_from_labels,
     round_factors,
@@ -30,12 +33,12 @@ def golden(rfs) -> RepeatFactors:
     return repeat_factors_from_labels(images, labels, int(rfs["num_images"]), 30, float(rfs["threshold"]))
 
 
-def varied(num_images: int = 23, seed: int = 0) -> RepeatFactors:
+def varied(num_images: int = 23, seed: int = 0, rounding: Rounding = "stochastic") -> RepeatFactors:
     factors = 1 + np.random.default_rng(seed).exponential(0.7, num_images)
-    return RepeatFactors(factors, np.zeros(0), np.zeros(0, dtype=np.int64))
+    return RepeatFactors(factors, np.zeros(0), np.zeros(0, dtype=np.int64), rounding)
 
 
-def take(sampler: EpochSampler, batches: int, start: int = 0) -> list[list[tuple[int, int, int]]]:
+def take(sampler: EpochSampler, batches: int, start: int = 0) -> list[list[Key]]:
     return list(itertools.islice(sampler.batches(start), batches))
 
 
@@ -78,9 +81,9 @@ def test_crowds_do_not_count() -> None:
 
 @pytest.mark.parametrize("rounding", ["stochastic", "ceil"])
 def test_epochs_hold_each_image_as_often_as_its_factor_says(rounding) -> None:
-    factors = varied()
-    sampler = EpochSampler(factors, 4, seed=3, rounding=rounding)
-    counts = np.array([np.bincount(sampler.epoch_indices(e), minlength=23) for e in range(300)])
+    factors = varied(rounding=rounding)
+    sampler = EpochSampler(factors, 4, seed=3)
+    counts = np.array([np.bincount(sampler.draws(e).images, minlength=23) for e in range(300)])
     exact = np.ceil(factors.images) if rounding == "ceil" else factors.images
     assert (counts >= np.floor(exact)).all() and (counts <= np.ceil(exact)).all()
     assert counts.mean(axis=0) == pytest.approx(exact, abs=0.12)
@@ -89,18 +92,16 @@ def test_epochs_hold_each_image_as_often_as_its_factor_says(rounding) -> None:
 
 def test_epochs_are_pure_and_differ() -> None:
     sampler = EpochSampler(RepeatFactors.uniform(50), 4, seed=1)
-    first = sampler.epoch_indices(5)
+    first = sampler.draws(5).images
     assert sorted(first.tolist()) == list(range(50))
-    assert np.array_equal(first, sampler.epoch_indices(5))
-    assert not np.array_equal(first, sampler.epoch_indices(6))
-    assert not np.array_equal(first, EpochSampler(RepeatFactors.uniform(50), 4, seed=2).epoch_indices(5))
-    unshuffled = EpochSampler(RepeatFactors.uniform(50), 4, shuffle=False)
-    assert unshuffled.epoch_indices(3).tolist() == list(range(50))
+    assert np.array_equal(first, sampler.draws(5).images)
+    assert not np.array_equal(first, sampler.draws(6).images)
+    assert not np.array_equal(first, EpochSampler(RepeatFactors.uniform(50), 4, seed=2).draws(5).images)
 
 
 def test_an_image_of_factor_zero_is_left_out() -> None:
     factors = RepeatFactors(np.array([1.0, 0.0, 2.0]), np.zeros(0), np.zeros(0, dtype=np.int64))
-    assert sorted(EpochSampler(factors, 1).epoch_indices(0).tolist()) == [0, 2, 2]
+    assert sorted(EpochSampler(factors, 1).draws(0).images.tolist()) == [0, 2, 2]
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,7 +123,7 @@ def test_processes_share_one_stream_without_loss_or_double(batch: int, world: in
 def test_stream_is_the_epochs_one_after_the_other() -> None:
     sampler = EpochSampler(varied(), 5, seed=9)
     keys = [key for batch in take(sampler, 30) for key in batch]
-    expected = [(e, p, int(i)) for e in range(6) for p, i in enumerate(sampler.epoch_indices(e))]
+    expected = [(e, p, int(i), -1) for e in range(6) for p, i in enumerate(sampler.draws(e).images)]
     assert keys == expected[: len(keys)]
 
 
@@ -132,7 +133,7 @@ def test_state_counts_epochs() -> None:
 
 
 def test_description(golden: RepeatFactors, caplog: pytest.LogCaptureFixture) -> None:
-    sampler = EpochSampler(golden, 4, rounding="ceil")
+    sampler = EpochSampler(replace(golden, rounding="ceil"), 4)
     facts = sampler.describe()
     present = golden.image_counts[golden.image_counts > 0]
     assert facts["images"] == 400 and facts["epoch_length"] == 441

@@ -39,16 +39,19 @@ def data(tmp_path: Path, draw: Any) -> str:
 KEYS = {"sampler": "rfs", "rfs_threshold": "0.25", "bands.edges": "10,100"}
 
 
-@pytest.mark.parametrize("rounding", ["stochastic", "ceil"])
+@pytest.mark.parametrize(
+    "sampler", [{"rfs_rounding": "stochastic"}, {"rfs_rounding": "ceil"}, {"sampler": "class_balanced"}], ids=str
+)
 @pytest.mark.parametrize("empty", ["true", "false"])
-def test_the_plan_is_the_mean_of_epochs(rounding: str, empty: str, data: str) -> None:
-    keys = {"data": data, **KEYS, "rfs_rounding": rounding, "empty_images": empty}
+def test_the_plan_is_the_mean_of_epochs(sampler: dict[str, str], empty: str, data: str) -> None:
+    keys = {"data": data, **KEYS, **sampler, "empty_images": empty}
     plan = data_check(keys, SilentProgress())["sampling"]
     config = load_config(keys)
     store = open_source(config).open("train")
-    sampler = training_sampler(config, open_splits(config, World()), World())
-    epochs = [sampler.epoch_indices(epoch) for epoch in range(300)]
-    assert plan["images"] == 200 and plan["images_left_out"] == (0 if empty == "true" else 2)
+    stream = training_sampler(config, open_splits(config, World()), World())
+    epochs = [stream.draws(epoch).images for epoch in range(300)]
+    never = 2 if empty == "false" or config.sampler == "class_balanced" else 0
+    assert plan["images"] == 200 and plan["images_left_out"] == never
     assert plan["images_per_epoch"] == pytest.approx(np.mean([len(epoch) for epoch in epochs]), rel=0.01)
     shown = np.bincount(np.concatenate(epochs), minlength=200) / len(epochs)
     seen = np.bincount(store.ann_labels, weights=shown[store.ann_image], minlength=4)
@@ -66,6 +69,15 @@ def test_classes_that_are_carried_along_are_named(data: str) -> None:
     # Two images of 5 times, twenty of 1.58 times, the others once: 198 become 217.7.
     assert (along["class"], along["band"], along["instances"]) == ("frequent", "f", 198)
     assert along["repeat"] == pytest.approx((2 * 5 + 20 * np.sqrt(2.5) + 176) / 198, abs=1e-3)
+
+
+def test_class_balanced_sampling_shows_every_class_equally_often_and_what_comes_along(data: str) -> None:
+    plan = data_check({"data": data, **KEYS, "sampler": "class_balanced"}, SilentProgress())["sampling"]
+    assert plan["images_per_epoch"] == 198 and plan["images_left_out"] == 2
+    # A quarter of the epoch for each class. `rare` and `along` share two images; `frequent` is in all 198.
+    rare = 2 * 198 / 4 + 2 / 198 * 198 / 4
+    assert plan["bands"]["r"] == {"classes": 2, "instances": 6, "instances_seen": 3 * rare, "mean_repeat": rare / 2}
+    assert plan["bands"]["f"]["mean_repeat"] == 1 and plan["boosted_along"] == []
 
 
 def test_random_sampling_repeats_nothing(data: str) -> None:

@@ -164,8 +164,9 @@ def test_two_processes_end_with_the_same_weights(tmp_path: Path) -> None:
 
 def test_start_from_trained_weights(trained: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="aegl"):
-        run(tmp_path, weights=trained["best"], iterations=1, reset_classifier=True, lr=1e-9, ema=False)
-    assert "the classifier starts afresh: reset_classifier=true" in caplog.text
+        changes = {"stage.reset": ["box_head.classifier"], "lr": 1e-9, "ema": False}
+        run(tmp_path, weights=trained["best"], iterations=1, **changes)
+    assert "the classifier starts afresh: stage.reset asks for it" in caplog.text
     assert "warmup_iterations=2: as long as the run of 1 steps" in caplog.text
     before, after = weights_of(trained["best"]), weights_of(tmp_path / "train" / "weights" / "last.pt")
     assert torch.allclose(before["box_head.fc1.weight"], after["box_head.fc1.weight"], atol=1e-6)

@@ -79,21 +79,22 @@ def test_weights_that_do_not_fit_their_configuration(checkpoint: Checkpoint) -> 
 @pytest.mark.parametrize(
     ("changes", "meta_changes", "reset", "fresh", "reason"),
     [
-        ({}, {}, False, set(), ""),
-        ({}, {}, True, {"box_head.classifier"}, "reset_classifier=true"),
-        ({"loss": {"name": "sigmoid_bce"}}, {}, False, {"box_head.classifier"}, "number of logits"),
-        ({"box": {"hidden": 32, "classifier": "cosine"}}, {}, False, {"box_head.classifier"}, "linear and is cosine"),
+        ({}, {}, [], set(), ""),
+        ({}, {}, ["box_head.classifier"], {"box_head.classifier"}, "stage.reset asks for it"),
+        ({}, {}, ["rpn.conv", "rpn.deltas"], {"rpn.conv", "rpn.deltas"}, "4 other tensors"),
+        ({"loss": {"name": "sigmoid_bce"}}, {}, [], {"box_head.classifier"}, "number of logits"),
+        ({"box": {"hidden": 32, "classifier": "cosine"}}, {}, [], {"box_head.classifier"}, "linear and is cosine"),
         (
             {},
             {"names": ("ant", "bee", "dog")},
-            False,
+            [],
             {"box_head.classifier", "box_head.regressor", "mask_head.predictor"},
             "classes differ",
         ),
         (
             {"mask": {"channels": 8, "convs": 1, "class_agnostic": True}},
             {},
-            False,
+            [],
             {"mask_head.predictor"},
             "",
         ),
@@ -105,7 +106,7 @@ def test_start_from_another_run(
     caplog: pytest.LogCaptureFixture,
     changes: dict[str, Any],
     meta_changes: dict[str, Any],
-    reset: bool,
+    reset: list[str],
     fresh: set[str],
     reason: str,
 ) -> None:

@@ -191,8 +191,8 @@ def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="session")
 def windowed(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Window attention, so of one size, the paper's loss, and so few candidates that NMS may run short of them."""
-    model = small_model(7, "fbs_aegl", backbone={"name": "test_swin"}, nms_candidates=26)
+    """Window attention, so of one size, the paper's loss, cosine masks, and so few candidates that NMS runs short."""
+    model = small_model(7, "fbs_aegl", backbone={"name": "test_swin"}, mask={"predictor": "cosine"}, nms_candidates=26)
     return make_case(tmp_path_factory, "windowed", model, dynamic=False)
 
 

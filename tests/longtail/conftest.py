@@ -74,3 +74,37 @@ def element_weights() -> Callable[..., Tensor]:
         return loss.element_weights(probabilities, positive, labels, draws)
 
     return evaluate
+
+
+@pytest.fixture(scope="session")
+def golden(oracles) -> Callable[[str], dict[str, np.ndarray]]:
+    """The arrays of a golden vector by its name."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(oracles / f"{name}.npz") as archive:
+            return {key: archive[key] for key in archive.files}
+
+    return load
+
+
+@pytest.fixture(params=["empty", "no_foreground", "no_background", "huge", "all_wrong", "hidden"])
+def edge_batch(request, stats) -> Callable[[ClassificationLoss, torch.dtype], tuple[Tensor, Tensor]]:
+    """Batches at the edge for a loss over the six classes of ``stats``: logits (a leaf) and labels."""
+
+    def make(loss: ClassificationLoss, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        rows = 0 if request.param == "empty" else 14
+        labels = torch.arange(rows) % 7
+        if request.param == "no_foreground":
+            labels = torch.full((rows,), 6)
+        if request.param == "no_background":
+            labels = labels % 6
+        logits = torch.randn(rows, loss.num_logits, generator=torch.Generator().manual_seed(0))
+        if request.param == "huge":
+            logits = 1000 * logits.sign()
+        if request.param == "all_wrong":
+            logits = 100 * (torch.arange(loss.num_logits) - labels[:, None] % loss.num_logits).abs().float()
+        if request.param == "hidden":
+            logits = loss.hide_unverified(logits, labels, torch.zeros(rows, 6, dtype=torch.bool))
+        return logits.to(dtype).requires_grad_(), labels
+
+    return make

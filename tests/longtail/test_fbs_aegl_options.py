@@ -25,6 +25,7 @@ CHANGES = {
     "bernoulli_groups": {"bernoulli_groups": "all"},
     "low_frequency": {"low_frequency": "max_instances"},
     "low_frequency_max": {"low_frequency": "max_images", "low_frequency_max": 10},
+    "low_frequency_share": {"low_frequency": "image_share", "low_frequency_share": 0.05},
     "normalization": {"normalization": "num_foreground"},
     "loss_weight": {"loss_weight": 2.0},
     "gate_start": {"gate_start": 0.5},
@@ -48,7 +49,8 @@ def test_option_changes_the_gradient(make_stats, batch, value_and_grad, option):
         torch.manual_seed(0)
         return value_and_grad(FbsAegl(stats, **options), 2 * batch.logits, batch.labels)[1]
 
-    reference = {"low_frequency": "max_images"} if option == "low_frequency_max" else {}
+    rule = {"low_frequency_max": "max_images", "low_frequency_share": "image_share"}.get(option)
+    reference = {"low_frequency": rule} if rule else {}
     torch.testing.assert_close(gradient(**reference), gradient(**reference))
     assert not torch.allclose(gradient(**CHANGES[option]), gradient(**reference))
 

@@ -1,5 +1,6 @@
 import inspect
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -7,6 +8,7 @@ import yaml
 import aegl.cfg
 from aegl.errors import ConfigError
 from aegl.longtail import LOSSES
+from aegl.longtail.classifiers import ClassifierKind
 from aegl.longtail.losses.fbs_aegl import FbsAegl
 from aegl.longtail.options import option_model
 
@@ -84,11 +86,12 @@ def test_method_files_name_a_loss_and_their_source(path):
     method = yaml.safe_load(path.read_text())
     name = method["loss"].pop("name")
     LOSSES.validate(name, method["loss"])
-    assert method["box"]["classifier"] in ("linear", "cosine")
-    assert method["sampler"] in ("random", "rfs")
+    assert method["box"]["classifier"] in get_args(ClassifierKind)
+    assert method["sampler"] in ("random", "rfs", "class_balanced")
     assert {"paper", "year", "venue", "touches", "published"} <= set(method["reference"])
     for row in method["reference"]["published"]:
-        assert 0 < row["mask_ap"] < 100
+        figures = {key: value for key, value in row.items() if key.endswith("_ap") or key.startswith("ap_")}
+        assert figures and all(0 < value < 100 for value in figures.values())
 
 
 def test_every_loss_has_a_method_of_its_name():

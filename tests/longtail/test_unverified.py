@@ -24,6 +24,7 @@ from aegl.engine.splits import training_set
 from aegl.longtail import LOSSES
 from aegl.longtail.base import HIDDEN
 from aegl.longtail.losses.fbs_aegl import FbsAegl
+from aegl.longtail.losses.seesaw import Seesaw
 from aegl.longtail.losses.sigmoid_bce import SigmoidBCE
 from aegl.longtail.losses.softmax_ce import SoftmaxCE
 from aegl.longtail.parts import Parts
@@ -32,29 +33,37 @@ from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
 
 CLASSES = 6
-MU_LOW = {"fbs_aegl": {"mu": 0.01}}
-"""A gate that lets negative terms act, else there would be nothing to leave out."""
+ACTIVE = {
+    "fbs_aegl": {"mu": 0.01},
+    "acsl": {"threshold": 0.01},
+    "gumbel_ce": {"largest_loss": None},
+    "ldam": {"scale": 1.0},
+}
+"""Options with which the negative terms act, else there would be nothing to leave out."""
 
 
 @pytest.fixture(params=sorted(LOSSES))
 def loss(request: pytest.FixtureRequest, stats: Any) -> Any:
-    return LOSSES[request.param](stats, **MU_LOW.get(request.param, {}))
+    return LOSSES[request.param](stats, **ACTIVE.get(request.param, {})).eval()  # eval: no state from call to call
 
 
 def rows(loss: Any, batch: Any) -> Tensor:
-    """Logits with as many columns as the loss wants."""
+    """Logits with as many columns as the loss wants, where every activation has a gradient."""
     torch.manual_seed(1)
-    return torch.cat([batch.logits, torch.randn(len(batch.labels), loss.num_logits - CLASSES).double()], dim=1)
+    return torch.cat(
+        [batch.logits.clamp(min=-3.5), torch.randn(len(batch.labels), loss.num_logits - CLASSES).double()], dim=1
+    )
 
 
 def verified_of(batch: Any) -> Tensor:
     return torch.rand(len(batch.labels), CLASSES, generator=torch.Generator().manual_seed(5)) < 0.5
 
 
-def gradient(loss: Any, batch: Any, verified: Tensor | None) -> Tensor:
+def gradient(loss: Any, batch: Any, verified: Tensor | None, draws: Any = None) -> Tensor:
     leaf = rows(loss, batch).requires_grad_()
     given = leaf if verified is None else loss.hide_unverified(leaf, batch.labels, verified)
-    terms = loss(given, batch.labels, draws={"uniform": batch.uniform})
+    torch.manual_seed(7)  # the same draws whatever is hidden
+    terms = loss(given, batch.labels, draws=draws)
     (grad,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaf)
     return grad
 
@@ -67,15 +76,20 @@ def test_no_gradient_where_nobody_looked(loss: Any, batch: Any) -> None:
     verified = verified_of(batch)
     hidden = ~(verified | own(batch))
     grad = gradient(loss, batch, verified)
-    assert (grad[:, :CLASSES][hidden] == 0).all()
-    assert (gradient(loss, batch, None)[:, :CLASSES][hidden] != 0).any()
-    assert grad.isfinite().all() and (grad[:, :CLASSES][verified] != 0).any()
+    of_classes = loss.class_logits(grad)
+    assert (of_classes[hidden] == 0).all()
+    assert (loss.class_logits(gradient(loss, batch, None))[hidden] != 0).any()
+    assert grad.isfinite().all() and (of_classes[verified] != 0).any()
 
 
 def test_the_rows_own_class_is_always_learnt(loss: Any, batch: Any) -> None:
     grad = gradient(loss, batch, torch.zeros(len(batch.labels), CLASSES, dtype=torch.bool))
-    assert (grad[:, :CLASSES][own(batch)] < 0).all()
-    assert (grad[:, :CLASSES][~own(batch)] == 0).all()
+    of_classes = loss.class_logits(grad)
+    assert (of_classes[~own(batch)] == 0).all()
+    if isinstance(loss, Seesaw):  # its softmax is over the classes alone: one that is left has no rival
+        assert (of_classes == 0).all() and (grad[:, CLASSES] < 0).any()
+    else:
+        assert (of_classes[own(batch)] < 0).all()
 
 
 def test_all_verified_is_as_without_bit_for_bit(loss: Any, batch: Any) -> None:
@@ -118,9 +132,11 @@ def test_a_background_column_is_never_hidden(stats: Any, batch: Any) -> None:
 @pytest.mark.parametrize("options", [{"mu": 0.01}, {"mu": 0.0, "foreground_weight": False, "background_weight": False}])
 def test_a_sum_of_weights_is_one_over_what_is_left(options: Any, stats: Any, batch: Any, element_weights: Any) -> None:
     verified = verified_of(batch)
-    plain = gradient(FbsAegl(stats, **options), batch, verified)
-    divided = gradient(FbsAegl(stats, **options, normalization="sum_of_weights"), batch, verified)
-    weights = element_weights(FbsAegl(stats, **options), batch.logits, batch.labels, batch.uniform)
+    draws = {"uniform": batch.uniform}
+    plain = gradient(FbsAegl(stats, **options), batch, verified, draws)
+    divided = gradient(FbsAegl(stats, **options, normalization="sum_of_weights"), batch, verified, draws)
+    loss = FbsAegl(stats, **options)
+    weights = element_weights(loss, rows(loss, batch), batch.labels, batch.uniform)
     total = weights[verified | own(batch)].sum()
     torch.testing.assert_close(divided, plain * len(batch.labels) / total)
 
@@ -216,7 +232,7 @@ class Says(nn.Module):
 def test_the_box_head_learns_only_what_the_picture_says(
     name: str, asked: bool, picture: AnnotationStore, stats: Any
 ) -> None:
-    head = BoxHead(8, 16, Parts(LOSSES[name](stats, **MU_LOW.get(name, {}))))
+    head = BoxHead(8, 16, Parts(LOSSES[name](stats, **ACTIVE.get(name, {}))))
     targets = targets_of(picture, asked=asked)
     # In the first picture its two objects and a background region, in the second one background region.
     regions = SampledRegions(
@@ -231,7 +247,7 @@ def test_the_box_head_learns_only_what_the_picture_says(
     head.classifier = Says(logits)
     terms = head.losses(regions, targets, lambda rois: torch.zeros(len(rois), 8, 1, 1), (48, 64))
     (grad,) = torch.autograd.grad(terms["cls"], logits)
-    learnt = (grad[:, :CLASSES] != 0).numpy()
+    learnt = (head.loss.class_logits(grad) != 0).numpy()
     allowed = np.array([LOOKED_FOR, [c in (0, 1, 2) for c in range(CLASSES)], LOOKED_FOR, [False] * CLASSES])
     assert learnt[0, 0] and learnt[1, 2]
     assert (learnt & ~allowed).any() != asked
@@ -243,7 +259,7 @@ def test_the_key_reaches_the_training_set(
 ) -> None:
     picture.federated = federated
     meta = SimpleNamespace(imgsz=48, max_size=64, stride=16, pad_value=(0, 0, 0))
-    splits = SimpleNamespace(train=picture)
+    splits = SimpleNamespace(train=picture, segments=None)
     with caplog.at_level(logging.INFO, logger="aegl"):
         dataset = training_set(load_config({"ignore_unverified": asked}), splits, meta)  # type: ignore[arg-type]
     assert dataset.with_verified == (asked and federated)

@@ -35,7 +35,7 @@ def tiny_model(**changes: Any) -> MaskRCNN:
         "conf": 0.05,
     }
     for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     counts = np.arange(1, NUM_CLASSES + 1) * 4
     stats = ClassStatistics(counts, counts, 50, np.minimum(np.arange(NUM_CLASSES) // 2, 2))
     torch.manual_seed(0)

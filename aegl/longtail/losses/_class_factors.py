@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from aegl.longtail.statistics import ClassStatistics
 
-LowFrequency = Literal["groups", "max_images", "max_instances"]
+LowFrequency = Annotated[
+    Literal["groups", "max_images", "max_instances", "image_share"],
+    Field(description="Low-frequency classes: the lowest bands, or by a limit on images, instances or image share."),
+]
+LowFrequencyMax = Annotated[
+    int, Field(ge=0, description="Largest count of a low-frequency class under max_images or max_instances.")
+]
+LowFrequencyShare = Annotated[
+    float, Field(gt=0, le=1, description="Share of all images below which a class is low-frequency under image_share.")
+]
 
 
 def weight_factors(stats: ClassStatistics, gamma: float, mean_one: bool) -> Tensor:
@@ -20,9 +30,18 @@ def weight_factors(stats: ClassStatistics, gamma: float, mean_one: bool) -> Tens
     return factor / factor.mean() if mean_one else factor
 
 
-def low_frequency_classes(stats: ClassStatistics, rule: LowFrequency, largest: int) -> Tensor:
-    """``[C]`` bool, true for low-frequency classes: by band, or by a largest count of images or instances."""
+def low_frequency_classes(stats: ClassStatistics, rule: LowFrequency, largest: int, share: float) -> Tensor:
+    """``[C]`` bool, true for low-frequency classes.
+
+    Args:
+        stats: counts of the training set.
+        rule: by band; by a largest count of images or instances; or by ``m_i / num_images < share``.
+        largest: largest count under ``max_images`` and ``max_instances``.
+        share: the authors' lambda of EQL, DropLoss and GOL: 1.77e-3 on LVIS v0.5 and 1.1e-3 on v1.
+    """
     if rule == "groups":
         return torch.as_tensor(stats.low_frequency)
+    if rule == "image_share":
+        return torch.as_tensor(stats.image_counts < share * stats.num_images)
     counts = stats.image_counts if rule == "max_images" else stats.instance_counts
     return torch.as_tensor(counts) <= largest

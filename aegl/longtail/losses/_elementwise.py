@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ class ElementwiseLoss(ClassificationLoss):
         prior_prob: probability every class starts from (classifier bias), or None for bias 0.
         objectness: add a background column (C+1 logits, weight 1) whose target is 1 on background rows; scores become
             ``p_i * (1 - p_background)``. The column starts at bias 0.
+        background_column: add that column without a part in the scores.
         normalization: ``num_proposals`` divides by N, zero-weight rows included; ``num_foreground`` by the number of
             foreground rows (at least 1); ``sum_of_weights`` by the sum of all weights but those of hidden classes.
         loss_weight: factor of the whole term.
@@ -44,11 +44,12 @@ class ElementwiseLoss(ClassificationLoss):
         activation: ActivationName = "sigmoid",
         prior_prob: float | None = 0.01,
         objectness: bool = False,
+        background_column: bool = False,
         normalization: Normalization = "num_proposals",
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(stats)
-        self.num_logits = self.num_classes + int(objectness)
+        self.num_logits = self.num_classes + int(objectness or background_column)
         self.activation = ACTIVATIONS[activation]
         self.prior_prob = prior_prob
         self.objectness = objectness
@@ -76,13 +77,31 @@ class ElementwiseLoss(ClassificationLoss):
         """
         return None
 
+    def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """``[N, num_logits]`` losses before weighting: the cross-entropy of the activation.
+
+        Args:
+            logits: ``[N, num_logits]``, float32 or float64.
+            targets: ``[N, num_logits]`` bool, true at each row's label.
+        """
+        return self.activation.cross_entropy(logits, targets)
+
+    def background_weights(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``[N]`` weights of the background column, where there is one: 1. Runs like :meth:`element_weights`.
+
+        Args:
+            logits: ``[N, num_logits]``, detached.
+            labels: ``[N]`` int64.
+        """
+        return torch.ones_like(logits[:, -1])
+
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """The term ``cls``; see :meth:`ClassificationLoss.forward` for shapes."""
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             targets = one_hot(labels, self.num_classes, self.num_logits)
             weights = self._weights(logits.detach(), targets, labels, draws or {})
-            losses = self.activation.cross_entropy(logits, targets)
+            losses = self.element_losses(logits, targets)
             total = losses.sum() if weights is None else (weights * losses).sum()
             normalizer = self._normalizer(labels, weights, logits)
             return {"cls": self.loss_weight * total / normalizer}
@@ -90,9 +109,10 @@ class ElementwiseLoss(ClassificationLoss):
     def scores(self, logits: Tensor) -> Tensor:
         """See :meth:`ClassificationLoss.scores`; float32 at least, so that no two scores tie for want of digits."""
         probabilities = self.activation.probability(at_least_float32(logits))
-        if not self.objectness:
+        if self.num_logits == self.num_classes:
             return probabilities
-        return probabilities[..., : self.num_classes] * (1 - probabilities[..., self.num_classes :])
+        classes, background = probabilities.split([self.num_classes, 1], dim=-1)
+        return classes * (1 - background) if self.objectness else classes
 
     @torch.no_grad()
     def _weights(self, logits: Tensor, targets: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
@@ -102,7 +122,9 @@ class ElementwiseLoss(ClassificationLoss):
         if weights is None:
             return None
         self.diagnostics.update(active_negatives(weights, labels, self.num_classes))
-        return F.pad(weights, (0, 1), value=1.0) if self.objectness else weights
+        if self.num_logits == self.num_classes:
+            return weights
+        return torch.cat([weights, self.background_weights(logits, labels)[:, None]], dim=1)
 
     def _normalizer(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor | float:
         if self.normalization == "num_proposals":

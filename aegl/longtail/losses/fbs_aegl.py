@@ -14,9 +14,15 @@ from torch import Tensor
 
 from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._activations import ActivationName
-from aegl.longtail.losses._class_factors import LowFrequency, low_frequency_classes, weight_factors
-from aegl.longtail.losses._distributed import sum_over_ranks
+from aegl.longtail.losses._class_factors import (
+    LowFrequency,
+    LowFrequencyMax,
+    LowFrequencyShare,
+    low_frequency_classes,
+    weight_factors,
+)
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
+from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency, uniform_draws
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -31,7 +37,7 @@ class FbsAegl(ElementwiseLoss):
 
     Defaults are the paper's. Until ``gate_start`` of training is done every weight is plain ``WF_i``. A row kind whose
     ``*_weight`` switch is off weighs 1. Draws: ``uniform``, ``[N, C]``, or ``[C]`` with ``bernoulli_draw="class"``.
-    Ranges are checked by :func:`aegl.longtail.options.build_loss`, not here.
+    Ranges are checked where options are read (:mod:`aegl.longtail.options`), not here.
     """
 
     weight_factor: Tensor
@@ -70,19 +76,13 @@ class FbsAegl(ElementwiseLoss):
             Literal["low", "all"],
             Field(description="Draw for low-frequency classes only, or frequent ones (1-sigma) too."),
         ] = "low",
-        sigma_scope: Annotated[
-            Literal["local", "global"], Field(description="Count sigma in this process, or over all processes.")
-        ] = "local",
+        sigma_scope: SigmaScope = "local",
         empty_foreground: Annotated[
             Literal["keep", "drop"], Field(description="Drawn background terms of a batch without foreground.")
         ] = "keep",
-        low_frequency: Annotated[
-            LowFrequency,
-            Field(description="Low-frequency classes: the lowest bands, or those of few images or instances."),
-        ] = "groups",
-        low_frequency_max: Annotated[
-            int, Field(ge=0, description="Largest count of a low-frequency class under max_images or max_instances.")
-        ] = 100,
+        low_frequency: LowFrequency = "groups",
+        low_frequency_max: LowFrequencyMax = 100,
+        low_frequency_share: LowFrequencyShare = 1.1e-3,
         normalization: Annotated[
             Normalization, Field(description="What the summed loss is divided by.")
         ] = "num_proposals",
@@ -123,9 +123,8 @@ class FbsAegl(ElementwiseLoss):
         factor = weight_factors(stats, gamma if weight_factor else 0.0, weight_factor_normalization == "mean_one")
         # Training-only constants that follow from the statistics: no part of a checkpoint or an exported graph.
         self.register_buffer("weight_factor", factor, persistent=False)
-        self.register_buffer(
-            "low_frequency", low_frequency_classes(stats, low_frequency, low_frequency_max), persistent=False
-        )
+        low = low_frequency_classes(stats, low_frequency, low_frequency_max, low_frequency_share)
+        self.register_buffer("low_frequency", low, persistent=False)
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: ``[N, C]`` weights; see :meth:`ElementwiseLoss.element_weights`."""
@@ -157,11 +156,10 @@ class FbsAegl(ElementwiseLoss):
 
     def _kept(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """``[N, C]`` or ``[C]`` bool: the factor wBer of background rows (Eq. 10)."""
-        sigma, is_empty = self._sigma(labels)
-        uniform = draws.get("uniform")
-        if uniform is None:
-            drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
-            uniform = torch.rand(drawn, dtype=probabilities.dtype, device=probabilities.device)
+        sigma, is_empty = share_of_low_frequency(labels, self.low_frequency, self.sigma_scope)
+        self.diagnostics["sigma"] = sigma
+        drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
+        uniform = uniform_draws(draws, drawn, probabilities)
         rate = torch.where(self.low_frequency, sigma, 1 - sigma).to(uniform.dtype)
         kept = uniform < rate
         if self.bernoulli == "literal":  # b = [u < rate] is 0 or 1 and is itself compared: b < rate
@@ -169,13 +167,3 @@ class FbsAegl(ElementwiseLoss):
         # Without foreground sigma is undefined; the choice is made here and not by how a NaN compares.
         kept = kept | is_empty if self.empty_foreground == "keep" else kept & ~is_empty
         return kept | ~self.low_frequency if self.bernoulli_groups == "low" else kept
-
-    def _sigma(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of low-frequency labels among the foreground rows, and whether there are none (both scalars)."""
-        foreground = labels < self.num_classes
-        low = self.low_frequency[labels.clamp(max=self.num_classes - 1)] & foreground
-        counts = torch.stack([low.sum(), foreground.sum()])
-        num_low, num_all = sum_over_ranks(counts) if self.sigma_scope == "global" else counts
-        sigma = num_low.double() / num_all.clamp(min=1)
-        self.diagnostics["sigma"] = sigma
-        return sigma, num_all == 0

@@ -1,0 +1,1 @@
+"""Several methods or recipes side by side: trained or collected, and their figures beside the published ones."""

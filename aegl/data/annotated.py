@@ -1,0 +1,80 @@
+"""An image of a store and its objects, in pixels of the file, before anything is done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aegl.data.masks import Segmentation
+from aegl.data.preprocess import load_image
+from aegl.errors import DataError
+
+if TYPE_CHECKING:
+    from aegl.data.store import AnnotationStore
+
+
+@dataclass(frozen=True)
+class AnnotatedObjects:
+    """The objects of one image, in double precision.
+
+    Args:
+        boxes: ``[G, 4]`` float64 x1 y1 x2 y2 in pixels of the original image, inside it.
+        labels: ``[G]`` int64 in ``0..C-1``.
+        segmentations: ``G`` masks in pixels of the original image.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    segmentations: Sequence[Segmentation]
+
+
+def annotated_image(store: AnnotationStore, index: int) -> np.ndarray:
+    """``[h, w, 3]`` uint8 pixels of an image.
+
+    Raises:
+        DataError: if it cannot be read or has another size than its annotations say.
+    """
+    path = store.image_path(index)
+    image = load_image(path)
+    height, width = (int(v) for v in store.image_sizes[index])
+    if image.shape[:2] != (height, width):
+        raise DataError(
+            f"image {path} is {image.shape[1]} x {image.shape[0]} pixels, but its annotations say "
+            f"{width} x {height}: boxes would not fit; correct the annotation file or restore the image"
+        )
+    return image
+
+
+def annotated_objects(store: AnnotationStore, index: int) -> AnnotatedObjects:
+    """What an image is trained on: no crowds; boxes clipped to the image, and left out where nothing is left.
+
+    Raises:
+        DataError: for an object without a mask, or with one of another size than the image.
+    """
+    height, width = (int(v) for v in store.image_sizes[index])
+    start, end = (int(v) for v in store.ann_offsets[index : index + 2])
+    boxes = np.array(store.ann_boxes_xywh[start:end], dtype=np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = boxes.clip(0, [width, height, width, height])
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~np.asarray(store.ann_crowd[start:end], dtype=bool)
+    rows = np.flatnonzero(keep)
+    return AnnotatedObjects(
+        boxes[rows],
+        np.asarray(store.ann_labels[start:end], dtype=np.int64)[rows],
+        [_segmentation(store, annotation, (height, width)) for annotation in (start + rows).tolist()],
+    )
+
+
+def _segmentation(store: AnnotationStore, annotation: int, image_hw: tuple[int, int]) -> Segmentation:
+    segmentation = store.segmentation(annotation)
+    if not segmentation:
+        raise DataError(f"annotation {store.ann_ids[annotation]} has no mask: training needs one for every object")
+    if isinstance(segmentation, dict) and tuple(segmentation["size"]) != image_hw:
+        raise DataError(
+            f"annotation {store.ann_ids[annotation]}: its mask's size is {segmentation['size']}, the image's "
+            f"[height, width] is {list(image_hw)}"
+        )
+    return segmentation
