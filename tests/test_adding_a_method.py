@@ -33,9 +33,9 @@ SMALL: dict[str, Any] = {
     "max_size": 64,
     "train_imgsz": [64],
     "batch": 2,
-    "iterations": 4,
+    "iterations": 40,
     "warmup_iterations": 0,
-    "checkpoint_every": 1,
+    "checkpoint_every": 10,
     "workers": 0,
     "device": "cpu",
 }
@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
 
 class StopAt(Callback):
     def on_step_end(self, iteration: int) -> None:
-        if iteration == 2:
+        if iteration == 25:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
