@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aegl.config import Config
 from aegl.config.entry import parse_entry
-from aegl.config.values import shown
+from aegl.config.values import read_yaml, shown
 from aegl.errors import ConfigError
 
 VERB_KEYS = ("methods", "recipes", "entries", "runs", "seeds")
@@ -99,15 +97,7 @@ def _of_file(path: Path) -> Iterator[Entry]:
 
 
 def _list_in(path: Path, label: str) -> list[Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{label}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text file"
-        raise ConfigError(f"{label}: cannot be read ({reason})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{label}: no valid YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, label)
     if not isinstance(content, list):
         raise ConfigError(f"{label}: must hold a list of entries, each with {', '.join(_FIELDS)}")
     return content

@@ -186,13 +186,12 @@ def _flatten(content: Mapping[str, Any], prefix: str, origin: str, problems: Pro
 
 def _known(name: str) -> list[str]:
     """All keys, those of the parts among them: an unknown key may be a part's option without its section."""
-    from aegl.longtail.options import option_model
     from aegl.longtail.parts import REGISTRIES
 
     options = {
-        f"{kind}.{option}": None
+        f"{kind}.{option.name}": None
         for kind, registry in REGISTRIES.items()
-        for part in registry.values()
-        for option in option_model(part).model_fields
+        for part in registry
+        for option in registry.describe(part)
     }
     return ["cfg", *keys(), *options]

@@ -48,8 +48,18 @@ def read_mapping(path: Path, label: str) -> dict[str, Any]:
     Raises:
         ConfigError: if it is missing, unreadable, no YAML, or no mapping.
     """
+    content = read_yaml(path, label)
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{label}: must hold `key: value` lines, it holds {_kind_of(content)}")
+    return dict(content)
+
+
+def read_yaml(path: Path, label: str) -> Any:
+    """The content of any YAML file. Raises :class:`ConfigError` if it is missing, unreadable or no YAML."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{label}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -57,11 +67,6 @@ def read_mapping(path: Path, label: str) -> dict[str, Any]:
         raise ConfigError(f"{label}: cannot be read ({reason})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{label}: no valid YAML ({' '.join(str(error).split())})") from error
-    if content is None:
-        return {}
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{label}: must hold `key: value` lines, it holds {_kind_of(content)}")
-    return dict(content)
 
 
 def shown(value: Any) -> str:

@@ -80,6 +80,8 @@ class ClassificationLoss(nn.Module):
     """Columns of the classifier: C, C+1, ... as the loss needs. A background column, if any, is the last one."""
     is_softmax = False
     """Whether the columns are C+1 logits of one softmax, background last."""
+    reruns_classifier = False
+    """Whether it makes logits of features that it keeps: the classifier must read one vector per region."""
     class_descriptions: tuple[str, ...] = ()
     """What :meth:`describe_classes` wants to know of the classes, by the names listed there."""
     class_tables: tuple[str, ...] = ()
@@ -166,6 +168,9 @@ class ClassificationLoss(nn.Module):
 
 class AuxiliaryLoss(nn.Module):
     """A further loss term on the rows of the box head, beside any classification loss."""
+
+    reruns_classifier = False
+    """See :attr:`ClassificationLoss.reruns_classifier`."""
 
     def __init__(self, stats: ClassStatistics) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,12 +29,13 @@ class OptionHelp:
     help: str
 
 
-def option_model(part: type) -> type[BaseModel]:
+@cache
+def option_model(part: type[Any]) -> type[BaseModel]:
     """The schema of a part's options: its constructor's keyword-only parameters with types, ranges, defaults.
 
     Unknown keys, NaN and infinity are refused; instances are frozen.
     """
-    constructor = part.__init__  # type: ignore[misc]
+    constructor = part.__init__
     hints = get_type_hints(constructor, include_extras=True)
     fields: dict[str, Any] = {
         parameter.name: (hints[parameter.name], parameter.default)

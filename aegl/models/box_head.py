@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aegl.errors import ConfigError
 from aegl.longtail.base import Rows
 from aegl.longtail.classifiers import ClassifierKind, build_classifier, classifier_inputs, output_layers
 from aegl.longtail.gradients import GradientAccount
@@ -77,6 +78,7 @@ class BoxHead(nn.Module):
             column_groups=loss.column_groups,
             pooled_features=in_features,
         )
+        self._check_inputs(classifier)
         self.regressor = nn.Linear(hidden, 4 if class_agnostic else 4 * loss.num_classes)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
@@ -85,6 +87,15 @@ class BoxHead(nn.Module):
             loss.init_classifier(output)
         nn.init.normal_(self.regressor.weight, std=0.001)
         nn.init.zeros_(self.regressor.bias)
+
+    def _check_inputs(self, kind: ClassifierKind) -> None:
+        inputs = classifier_inputs(self.classifier)
+        for part in (self.loss, self.auxiliary):
+            if part is not None and part.reruns_classifier and len(inputs) != 1:
+                raise ConfigError(
+                    f"box.classifier={kind}: reads {' and '.join(inputs)} features, and {type(part).__name__} trains "
+                    "the classifier on features that it keeps, one vector each: choose another, e.g. linear"
+                )
 
     @property
     def diagnostics(self) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aegl.errors import ConfigError
 from aegl.models.anchors import AnchorGenerator
 from aegl.models.box_coder import BoxCoder
 from aegl.models.boxes import pairwise_iou
@@ -165,3 +166,8 @@ def test_selection_says_when_it_may_be_incomplete() -> None:
     assert selection(SCORES, few).complete.tolist() == [False]
     full = PostprocessOptions(conf=0.1, iou=0.5, max_det=1, nms_candidates=2)
     assert selection(SCORES, full).complete.tolist() == [True]
+
+
+def test_a_part_that_reruns_the_classifier_needs_one_that_reads_one_vector(tiny_model: Any) -> None:
+    with pytest.raises(ConfigError, match=r"box\.classifier=dual: reads hidden and pooled features, and Fasa trains"):
+        tiny_model(loss={"name": "simcal"}, box={"classifier": "dual"}, auxiliary={"name": "fasa"})

@@ -15,7 +15,6 @@ from torch import Tensor
 from aegl.longtail.auxiliary._affinity_propagation import affinity_propagation
 from aegl.longtail.auxiliary._class_moments import ClassMoments
 from aegl.longtail.base import AuxiliaryLoss, ClassificationLoss, Draws, Rows
-from aegl.longtail.losses._classify import require_one_input
 from aegl.longtail.losses._distributed import rows_of_all_ranks
 from aegl.longtail.losses._elementwise import at_least_float32
 from aegl.longtail.statistics import ClassStatistics
@@ -45,6 +44,8 @@ class Fasa(AuxiliaryLoss):
     """``[C]`` float64: mean loss in the last epoch that had regions of the class; -1 before."""
     closed: Tensor
     """int64 scalar: epochs after which ``probability`` has been adapted."""
+
+    reruns_classifier = True
 
     def __init__(
         self,
@@ -77,7 +78,6 @@ class Fasa(AuxiliaryLoss):
 
     def forward(self, rows: Rows, loss: ClassificationLoss, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """The term ``fasa``; see :meth:`AuxiliaryLoss.forward`."""
-        require_one_input(rows.classifier, "auxiliary.name=fasa")
         if self.training:
             if math.floor(self.epoch) > self.closed:
                 self._close_epoch()

@@ -12,7 +12,6 @@ from torch.func import functional_call, grad
 
 from aegl.longtail._class_rings import ClassRings
 from aegl.longtail.base import HIDDEN, Draws, LossWeight, Rows
-from aegl.longtail.losses._classify import require_one_input
 from aegl.longtail.losses._distributed import rows_of_all_ranks, sum_over_ranks
 from aegl.longtail.losses._elementwise import PriorProb, at_least_float32, one_hot
 from aegl.longtail.losses.balanced_softmax import BalancedSoftmax
@@ -42,6 +41,8 @@ class Balms(BalancedSoftmax):
     gradient_mean: Tensor
     gradient_square: Tensor
     meta_steps: Tensor
+
+    reruns_classifier = True
 
     def __init__(
         self,
@@ -87,7 +88,6 @@ class Balms(BalancedSoftmax):
 
         Draws: ``classes`` and ``entries``, ``[meta_rows]`` each, uniform in [0, 1): which features are recalled.
         """
-        require_one_input(rows.classifier, "loss.name=balms")
         if not self.training:
             return
         with torch.autocast(rows.logits.device.type, enabled=False):

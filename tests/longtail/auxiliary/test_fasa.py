@@ -212,13 +212,6 @@ def test_the_state_round_trip_goes_on_alike(stats: Any) -> None:
     assert all(torch.equal(tensor, results[1][1][name]) for name, tensor in results[0][1].items())
 
 
-def test_a_classifier_of_several_inputs_is_refused_in_the_first_step(stats: Any) -> None:
-    rows = make_rows()
-    rows.classifier.inputs = ("hidden", "pooled")  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match=r"auxiliary\.name=fasa.*reads 2 \(hidden, pooled\)"):
-        Fasa(stats)(rows, SoftmaxCE(stats))
-
-
 @pytest.mark.parametrize(
     ("option", "value"), [("momentum", 0), ("increase", 0.9), ("decrease", 1.1), ("start_epoch", -1)]
 )

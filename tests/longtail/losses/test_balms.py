@@ -175,13 +175,6 @@ def test_the_state_round_trip_goes_on_alike(stats: Any) -> None:
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in loss.state_dict().items())
 
 
-def test_a_classifier_of_several_inputs_is_refused_in_the_first_step(stats: Any) -> None:
-    classifier = CLASSIFIERS["linear"]()
-    classifier.inputs = ("hidden", "pooled")  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match=r"loss\.name=balms.*reads 2"):
-        Balms(stats).observe(make_rows(classifier))
-
-
 @pytest.mark.parametrize(
     ("option", "value"), [("meta_lr", -1), ("virtual_lr", 0), ("meta_rows", 0), ("memory_size", 0)]
 )
