@@ -59,6 +59,10 @@ class Detector:
         """Write the ONNX file beside the weights, with its parity report."""
         return tasks.export(self._trained(keys), self._progress)
 
+    def benchmark(self, **keys: Any) -> dict[str, Any]:
+        """Measure time, memory and, with ``ap=True``, AP in PyTorch and in ONNX Runtime; returns the table's rows."""
+        return tasks.benchmark(self._trained(keys), self._progress)
+
     def _overrides(self, keys: dict[str, Any]) -> dict[str, Any]:
         own = {"weights": str(self.weights)} if self.weights else {}
         return {**own, **self._keys, **keys}

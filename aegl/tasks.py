@@ -25,8 +25,9 @@ from aegl.data_tasks import (
     open_source,
 )
 from aegl.errors import ConfigError, DataError
+from aegl.export_tasks import export
 from aegl.progress import Progress
-from aegl.trained import Overrides, Trained, find_weights, of_the_model, open_trained, request_of
+from aegl.trained import Overrides, Trained, open_trained, request_of
 
 if TYPE_CHECKING:
     from aegl.data.source import DataSource
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from aegl.longtail.statistics import ClassStatistics
 
 __all__ = [
+    "benchmark",
     "compare",
     "data_check",
     "data_coco_lt",
@@ -136,28 +138,11 @@ def iter_predictions(overrides: Overrides, progress: Progress) -> Iterator[Predi
     yield from _predictions(open_trained(overrides, progress, conf=PREDICT_CONF), paths, progress)
 
 
-def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Write the model as ONNX beside its weights, prove it, and return where everything lies."""
-    from aegl.engine.checkpoint import load_checkpoint
-    from aegl.engine.restore import rebuild_model
-    from aegl.export.pipeline import export_and_prove
+def benchmark(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Measure a model in every engine; see :func:`aegl.benchmarking.benchmark.benchmark` for what comes back."""
+    from aegl.benchmarking import benchmark as benchmarking
 
-    weights = find_weights(request_of(overrides), progress)
-    if weights.suffix == ".onnx":
-        raise ConfigError(f"weights={weights}: is an ONNX file already; give the .pt it was made from")
-    checkpoint = load_checkpoint(weights)
-    config = load_config(overrides, base=of_the_model(checkpoint.config))
-    model, meta = rebuild_model(checkpoint, config)
-    return export_and_prove(
-        model,
-        replace(meta, imgsz=config.imgsz, max_size=config.max_size),
-        weights.with_suffix(".onnx"),
-        config=of_the_model(config.model_dump(mode="json")),
-        opset=config.opset,
-        dynamic=config.dynamic,
-        parity=config.parity,
-        progress=progress,
-    )
+    return benchmarking.benchmark(overrides, progress, export=export, val=val)
 
 
 def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:

@@ -23,4 +23,10 @@ def _export(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
 def _render(result: dict[str, Any]) -> str:
     parity = result.get("parity")
     lines = [parity["text"]] if parity else ["parity: not checked (parity=false)"]
+    if (result.get("precision") or {}).get("text"):
+        lines.append(result["precision"]["text"])
+    if result.get("placement"):
+        lines.append(result["placement"]["text"])
+    if result.get("repository"):
+        lines.append(f"{result['repository']}: Triton models {', '.join(result['models'])}")
     return "\n".join([*lines, f"{result['file']} ({result['megabytes']:.1f} MB, opset {result['opset']})"])

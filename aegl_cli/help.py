@@ -15,7 +15,20 @@ OF_VERB: dict[str, tuple[str, ...]] = {
     ),
     "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
     "predict": ("source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save"),
-    "export": ("weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity"),
+    "export": (
+        "weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity",
+        "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
+        "placement", "strict_gpu", "output", "name", "exist_ok", "device", "max_batch", "max_delay_ms", "instances",
+        "ensemble",
+    ),
+    "serve": (
+        "weights", "host", "port", "device", "threads", "conf", "max_batch", "max_delay_ms", "max_pixels",
+        "max_body_mb", "concurrency", "timeout_s",
+    ),
+    "benchmark": (
+        "weights", "engines", "batches", "repeats", "ap", "split", "data", "device", "placement", "strict_gpu", "imgsz",
+        "max_size", "dynamic", "opset", "conf", "iou", "max_det",
+    ),
     "data": (
         "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "per_class", "sampler",
         "rfs_threshold", "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",

@@ -14,6 +14,8 @@ VERBS = {
     "val": "Evaluate a model, or score a results file (predictions=).",
     "predict": "Detect in images; draw and write what was found.",
     "export": "Write a trained model as ONNX and prove that it gives the same answers.",
+    "serve": "Serve an exported model over HTTP: KServe v2, image files, a page to try it.",
+    "benchmark": "Measure a model in PyTorch and ONNX Runtime: time, memory, AP, side by side.",
     "compare": "Train methods or recipes side by side, or collect runs; own beside published numbers.",
     "data": "Check, count, download, convert or split a data set.",
     "cfg": "Show the configuration: all defaults, or what given keys resolve to.",

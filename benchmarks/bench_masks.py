@@ -15,7 +15,7 @@ import torch
 from pycocotools import mask as mask_utils
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from aegl.data.masks import paste_and_encode
+from aegl.runtime.masks import paste_and_encode
 
 SIDE = 28
 

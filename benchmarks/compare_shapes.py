@@ -59,6 +59,7 @@ SETS: dict[str, tuple[str, ...]] = {
         f"fbs_aegl{RFS}{MEAN_ONE}{LATE}",
         f"fbs_aegl{RFS}{MEAN_ONE}+loss.mu=0.1",
         f"fbs_aegl{RFS}{MEAN_ONE}+loss.foreground_gate=relative",
+        f"eqlv2{RFS}+loss.prior_prob=0.01",
     ),
 }
 

@@ -1,1 +1,1 @@
-"""ONNX export, its proof, and the one place that opens ONNX Runtime sessions."""
+"""ONNX export and its proof."""

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +16,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from aegl.data.preprocess import Preprocess
 from aegl.errors import ExportError, RunError
+from aegl.export.calibration import calibration_images
+from aegl.export.graph_forms import USUAL_FORM, GraphForm, apply_form
+from aegl.export.half import in_half
+from aegl.export.int8 import quantise
 from aegl.export.onnx_translate import translations
 from aegl.export.opsets import choose_opset
+from aegl.export.tolerances import PrecisionName
 from aegl.metadata import ModelMeta
 from aegl.models.mask_rcnn import MaskRCNN
+from aegl.runtime.graph import META_KEY, OUTPUTS
 
-OUTPUTS = ("boxes", "scores", "labels", "masks", "num_detections", "complete")
-"""Fields of :class:`aegl.types.Detections`, in its order."""
-META_KEY = "aegl"
-"""Metadata entry that holds the model's metadata, its configuration and the canvas as JSON."""
 _EXAMPLE_BATCH = 2
 _MAX_BYTES = 2**31 - 2**24
 """What a protobuf holds, less room for the graph itself."""
@@ -63,11 +66,15 @@ def export_onnx(
     config: Mapping[str, Any],
     opset: int | None = None,
     dynamic: bool = True,
+    form: GraphForm = USUAL_FORM,
+    precision: PrecisionName = "fp32",
+    calibration: Sequence[Path] = (),
 ) -> Exported:
     """Write a detector as ONNX.
 
     The file takes ``images`` (``[batch, 3, height, width]`` float32, RGB in 0..255; it normalises them) and gives the
-    fields of :class:`aegl.types.Detections`. The batch is always free; height and width too with ``dynamic``.
+    fields of :class:`aegl.types.Detections`, both as ``form`` may change. The batch is always free; height and width
+    too with ``dynamic``.
 
     Args:
         model: the detector, on the CPU.
@@ -76,8 +83,12 @@ def export_onnx(
         config: configuration of the model, kept in the file.
         opset: ONNX opset, None for the default.
         dynamic: free height and width; false fixes them at ``meta.imgsz`` by ``meta.max_size``, padded to the stride.
+        form: what the graph takes and gives.
+        precision: see :func:`aegl.export.half.in_half` and :func:`aegl.export.int8.quantise`.
+        calibration: image files that fix the ranges of int8.
 
     Raises:
+        DataError: if an image of ``calibration`` cannot be read.
         ExportError: if the backbone cannot take images of any size, or the graph cannot be written as ONNX.
         RunError: if the file cannot be written.
     """
@@ -91,10 +102,20 @@ def export_onnx(
     if size > _MAX_BYTES:
         raise ExportError(f"the weights take {size / 1e9:.1f} GB, an ONNX file holds 2 GB; use a smaller backbone")
     canvas = None if dynamic else (_padded(meta.imgsz, meta.stride), _padded(meta.max_size, meta.stride))
-    program = _trace(model.eval(), meta, canvas, version)
-    proto = program.model_proto
+    model = model.eval()
+    proto = _trace(in_half(model) if precision == "fp16" else model, meta, canvas, version).model_proto
+    if precision == "int8":
+        preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value, canvas)
+        proto = quantise(proto, calibration_images(calibration, preprocess, canvas))
     _forget_origin(proto)
-    content = {"meta": meta.to_dict(), "config": dict(config), "canvas": canvas}
+    apply_form(proto, form)
+    content = {
+        "meta": meta.to_dict(),
+        "config": dict(config),
+        "canvas": canvas,
+        "form": form.to_dict(),
+        "precision": precision,
+    }
     onnx.helper.set_model_props(proto, {META_KEY: json.dumps(content), **_readable(meta)})
     try:
         onnx.checker.check_model(proto, full_check=True)

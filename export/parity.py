@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aegl.data.run_lengths import decode
+from aegl.export.graph_forms import MaskForm
 from aegl.export.parity_cases import parity_cases
+from aegl.export.tolerances import TOLERANCES, Tolerances
 from aegl.metadata import ModelMeta
 from aegl.models.boxes import pairwise_iou
+from aegl.runtime.masks import paste_and_encode
 from aegl.types import Detections
 
 Detect = Callable[[np.ndarray], Detections]
-
-MATCH_IOU = 0.9
-"""Detections of one class that overlap by this are the same one; whether they agree, the tolerances say."""
-BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE = 0.1, 1e-3, 1e-2
-"""Most that a coordinate (pixels), a score and a mask probability may differ: far above rounding, far below notice."""
-REQUIRED_SHARE = 0.999
-"""Share of all detections that must agree; the rest may be near-ties at a threshold."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ class ParityReport:
     """All cases."""
 
     cases: tuple[CaseReport, ...]
+    tolerances: Tolerances = TOLERANCES["fp32"]
 
     @property
     def agree(self) -> int:
@@ -81,8 +79,8 @@ class ParityReport:
 
     @property
     def passed(self) -> bool | None:
-        """Whether :data:`REQUIRED_SHARE` of the detections agree; None where there were none, which shows nothing."""
-        return self.agree >= REQUIRED_SHARE * self.total if self.total else None
+        """Whether enough of the detections agree; None where there were none, which shows nothing."""
+        return self.agree >= self.tolerances.share * self.total if self.total else None
 
     def headline(self) -> str:
         """The verdict, one line."""
@@ -102,13 +100,20 @@ class ParityReport:
             "passed": self.passed,
             "agree": self.agree,
             "total": self.total,
+            "tolerances": self.tolerances.to_dict(),
             "cases": [case.to_dict() for case in self.cases],
             "text": self.text(),
         }
 
 
 def check_parity(
-    pytorch: Detect, exported: Detect, meta: ModelMeta, *, canvas: tuple[int, int] | None = None
+    pytorch: Detect,
+    exported: Detect,
+    meta: ModelMeta,
+    *,
+    canvas: tuple[int, int] | None = None,
+    masks: MaskForm = "roi",
+    tolerances: Tolerances = TOLERANCES["fp32"],
 ) -> ParityReport:
     """Run both on a blank, a small, a large and a crowded image, at batch 1 and 3, and blank again after full.
 
@@ -117,8 +122,29 @@ def check_parity(
         exported: the file.
         meta: the model's metadata.
         canvas: the only size the file takes, or None.
+        masks: the form of the file's masks.
+        tolerances: what counts as the same.
     """
-    return ParityReport(tuple(_compare(name, pytorch(x), exported(x)) for name, x in parity_cases(meta, canvas)))
+    cases = [
+        _compare(name, with_masks_as(masks, pytorch(images), images), exported(images), tolerances)
+        for name, images in parity_cases(meta, canvas)
+    ]
+    return ParityReport(tuple(cases), tolerances)
+
+
+def with_masks_as(form: MaskForm, detections: Detections, images: np.ndarray) -> Detections:
+    """PyTorch's detections with masks as a file of that form has them (of ``none``: empty ones)."""
+    if form == "roi":
+        return detections
+    if form == "none":
+        return replace(detections, masks=torch.zeros_like(detections.scores)[..., None, None])
+    height, width = images.shape[2:]
+    pasted = torch.zeros(*detections.scores.shape, height, width, dtype=torch.bool)
+    for image, count in enumerate(detections.num_detections.tolist()):
+        boxes, masks = detections.boxes[image, :count].numpy(), detections.masks[image, :count].numpy()
+        for row, mask in enumerate(paste_and_encode(masks, boxes, height, width)):
+            pasted[image, row] = torch.from_numpy(decode(mask))
+    return replace(detections, masks=pasted)
 
 
 @dataclass(frozen=True)
@@ -137,14 +163,14 @@ class _Found:
         return cls(*(field[image, :count] for field in fields))
 
 
-def _compare(name: str, expected: Detections, found: Detections) -> CaseReport:
+def _compare(name: str, expected: Detections, found: Detections, tolerances: Tolerances) -> CaseReport:
     agree, total = 0, 0
     errors, disputed = np.zeros(3), [-math.inf]
     for image in range(len(expected.num_detections)):
         a, b = _Found.of(expected, image), _Found.of(found, image)
-        rows, columns = _pair(a, b)
+        rows, columns = _pair(a, b, tolerances.match_iou)
         differences = _differences(a, rows, b, columns)
-        alike = (differences <= [BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE]).all(1)
+        alike = (differences <= [tolerances.box, tolerances.score, tolerances.mask]).all(1)
         agree += int(alike.sum())
         total += max(len(a.scores), len(b.scores))
         errors = np.maximum(errors, differences.max(axis=0, initial=0))
@@ -157,14 +183,26 @@ def _compare(name: str, expected: Detections, found: Detections) -> CaseReport:
 
 def _differences(a: _Found, rows: np.ndarray, b: _Found, columns: np.ndarray) -> np.ndarray:
     """``[n, 3]`` largest differences of each pair: box, score, mask."""
-    pairs = [(a.boxes, b.boxes), (a.scores[:, None], b.scores[:, None]), (a.masks.flatten(1), b.masks.flatten(1))]
-    return np.stack([(x[rows] - y[columns]).abs().amax(1).numpy() for x, y in pairs], axis=1)
+    pairs = [(a.boxes, b.boxes), (a.scores[:, None], b.scores[:, None])]
+    columns_of_two = [(x[rows] - y[columns]).abs().amax(1) for x, y in pairs]
+    return torch.stack([*columns_of_two, _mask_differences(a.masks[rows], b.masks[columns])], dim=1).numpy()
 
 
-def _pair(a: _Found, b: _Found) -> tuple[np.ndarray, np.ndarray]:
+def _mask_differences(a: Tensor, b: Tensor) -> Tensor:
+    """``[n]`` float32: largest difference of probabilities; of pasted masks the share of pixels that differ.
+
+    One pixel is forgiven: it may lie at the threshold, and masks may be small.
+    """
+    if a.dtype != torch.bool:
+        return (a - b).flatten(1).abs().amax(1)
+    wrong = (a ^ b).flatten(1).sum(1) - 1
+    return wrong.clamp(min=0) / (a | b).flatten(1).sum(1).clamp(min=1)
+
+
+def _pair(a: _Found, b: _Found, match_iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Row of ``a`` and row of ``b`` of every detection that both found, paired by best overlap within the class."""
     overlap = pairwise_iou(a.boxes, b.boxes) * (a.labels[:, None] == b.labels[None, :])
-    candidates = (overlap >= MATCH_IOU).nonzero()
+    candidates = (overlap >= match_iou).nonzero()
     order = torch.argsort(overlap[candidates[:, 0], candidates[:, 1]], descending=True, stable=True)
     pairs: list[tuple[int, int]] = []
     used_a, used_b = set(), set()

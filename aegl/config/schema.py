@@ -149,7 +149,9 @@ class Config(Section):
     save: bool = Field(True, description="Write the drawn images.")
 
     # Export
-    format: Literal["onnx"] = Field("onnx", description="Format of the exported file.")
+    format: Literal["onnx", "triton"] = Field(
+        "onnx", description="onnx: a file beside the weights; triton: a model repository of it too, in `output`."
+    )
     opset: int | None = Field(
         None, ge=18, description="ONNX opset; default: the newest that ONNX Runtime's GPU kernels cover."
     )
@@ -157,6 +159,51 @@ class Config(Section):
         True, description="Dynamic height and width (batch is always dynamic); false: fixed at imgsz."
     )
     parity: bool = Field(True, description="Compare the exported file with PyTorch and write the report.")
+    masks: Literal["roi", "paste", "none"] = Field(
+        "roi",
+        description="Masks of the exported file: over each box, over the whole network input, or none at all.",
+    )
+    preprocess: bool = Field(False, description="The exported file takes uint8 images [B, H, W, 3] as they are stored.")
+    half: bool = Field(False, description="Export layers in fp16; boxes, RoIAlign, NMS, input and outputs stay fp32.")
+    int8: bool = Field(False, description="Export layers quantised to int8, calibrated on images of yours.")
+    calibration_images: str | None = Field(
+        None, description="An image, a folder or a glob that int8 is calibrated on; default: images of the val split."
+    )
+    calibration_count: int = Field(100, ge=1, description="Images that int8 is calibrated on, evenly spread.")
+    ap_images: int = Field(
+        200, ge=0, description="Val images on which AP of half and int8 files is compared with fp32; 0: no comparison."
+    )
+    placement: bool = Field(
+        False, description="Run the exported file once with a profiler: which operator ran where, and for how long."
+    )
+    strict_gpu: bool = Field(
+        False, description="Fail unless CUDA comes up and every heavy operator of the exported file runs on it."
+    )
+    instances: int = Field(1, ge=1, description="Copies of the model on each GPU (format=triton).")
+    ensemble: bool = Field(
+        False, description="Add models that take image files and give JSON to the Triton repository."
+    )
+
+    # Benchmark
+    engines: list[str] | None = Field(
+        None, min_length=1, description="Rows of `benchmark`: pytorch, compiled, onnx-cpu, onnx-cuda; default: all."
+    )
+    batches: list[int] = Field([1, 4], min_length=1, description="Batch sizes that `benchmark` measures.")
+    repeats: int = Field(20, ge=1, description="Timed runs of each row of `benchmark`.")
+    ap: bool = Field(False, description="Evaluate PyTorch and each ONNX provider on `split` in `benchmark` too.")
+
+    # Serving
+    host: str = Field("127.0.0.1", description="Address that `serve` listens on; 0.0.0.0 for every network.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `serve` listens on; 0 for any free one.")
+    threads: int = Field(0, ge=0, description="Threads of ONNX Runtime on the CPU; 0 for its own choice.")
+    max_batch: int = Field(8, ge=1, description="Images in a batch at most, of `serve` and of format=triton.")
+    max_delay_ms: float = Field(5.0, ge=0, description="Milliseconds that an image waits for others to join its batch.")
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=178_956_970, description="Largest image file in pixels; larger ones are not decoded."
+    )
+    max_body_mb: float = Field(32.0, gt=0, description="Longest body of a request in MiB.")
+    concurrency: int = Field(64, ge=1, description="Requests in progress at once; further ones are refused with 503.")
+    timeout_s: float = Field(30.0, gt=0, description="Seconds after which a request is answered with 504.")
 
     # Data verbs
     to: Literal["coco", "lvis", "yolo", "voc"] | None = Field(None, description="Format that `data convert` writes.")
@@ -165,7 +212,8 @@ class Config(Section):
     )
     output: str | None = Field(
         None,
-        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` puts its file.",
+        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` puts its file; "
+        "the model repository of format=triton.",
     )
     fraction: float = Field(0.2, gt=0, lt=1, description="Share of images that `data split` puts into val.")
     images: str | None = Field(
@@ -204,6 +252,8 @@ GROUPS = {
     "conf": "Inference and evaluation",
     "source": "Prediction",
     "format": "Export",
+    "engines": "Benchmark",
+    "host": "Serving",
     "to": "Data verbs",
     "methods": "Comparison",
     "shapes": "The embedded data set",

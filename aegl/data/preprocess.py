@@ -26,17 +26,21 @@ class Preprocess:
         max_size: largest length of the long side, pixels; wins over ``imgsz``.
         stride: canvases are padded to multiples of it.
         pad_value: RGB in 0..255 of the padding.
+        canvas: height and width of the only canvas that the model takes, if it takes one only: images are made to fit.
     """
 
     imgsz: int
     max_size: int
     stride: int
     pad_value: tuple[int, int, int]
+    canvas: tuple[int, int] | None = None
 
     def target_size(self, height: int, width: int, short_side: int | None = None) -> tuple[int, int]:
         """Height and width after resizing, the ratio kept; ``short_side`` replaces ``imgsz``."""
         scale = (short_side or self.imgsz) / min(height, width)
         scale = min(scale, self.max_size / max(height, width))
+        if self.canvas is not None:
+            scale = min(scale, self.canvas[0] / height, self.canvas[1] / width)
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
     def resize(self, image: np.ndarray, short_side: int | None = None) -> tuple[np.ndarray, float, float]:
@@ -57,7 +61,9 @@ class Preprocess:
         return np.asarray(resized), new_height / height, new_width / width
 
     def canvas_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """Height and width that hold all of ``sizes`` and are multiples of the stride."""
+        """The model's only canvas, or height and width that hold all of ``sizes`` and are multiples of the stride."""
+        if self.canvas is not None:
+            return self.canvas
         height, width = (max(1, *side) for side in zip(*sizes, strict=True))
         return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
 
@@ -92,12 +98,9 @@ def scale_boxes_to_orig(boxes: np.ndarray, size: Sequence[int], orig_size: Seque
 def load_image(path: Path | str, *, apply_exif: bool = False) -> np.ndarray:
     """Read an image as RGB.
 
-    Greyscale, palette and CMYK images are converted, 16-bit ones reduced to 8 bits, an alpha channel is dropped.
-
     Args:
         path: the file.
-        apply_exif: turn the image as its EXIF orientation says. Never for annotated data, whose boxes refer to the
-            stored pixels; for pictures given to a model, yes.
+        apply_exif: see :func:`rgb_pixels`.
 
     Returns:
         ``[h, w, 3]`` uint8.
@@ -107,13 +110,31 @@ def load_image(path: Path | str, *, apply_exif: bool = False) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            image.load()
-            turned = ImageOps.exif_transpose(image) if apply_exif else image
-            return np.asarray(_to_rgb(turned))
+            return rgb_pixels(image, apply_exif=apply_exif)
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist") from None
     except UNREADABLE as error:
         raise DataError(f"image {path} cannot be read: {error}") from error
+
+
+def rgb_pixels(image: Image.Image, *, apply_exif: bool = False) -> np.ndarray:
+    """An image that Pillow has opened, as RGB.
+
+    Greyscale, palette and CMYK images are converted, 16-bit ones reduced to 8 bits, an alpha channel is dropped.
+
+    Args:
+        image: of any mode.
+        apply_exif: turn the image as its EXIF orientation says. Never for annotated data, whose boxes refer to the
+            stored pixels; for pictures given to a model, yes.
+
+    Returns:
+        ``[h, w, 3]`` uint8.
+
+    Raises:
+        UNREADABLE: when the file behind it is truncated or broken, or its pixels are floating-point numbers.
+    """
+    image.load()
+    return np.asarray(_to_rgb(ImageOps.exif_transpose(image) if apply_exif else image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

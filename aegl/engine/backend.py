@@ -20,6 +20,11 @@ class Backend(Protocol):
         """Classes, preprocessing and operating point."""
         ...
 
+    @property
+    def canvas(self) -> tuple[int, int] | None:
+        """Height and width that images must not exceed, or None where they may have any size."""
+        ...
+
     def __call__(self, images: np.ndarray) -> Detections:
         """Detect.
 
@@ -40,6 +45,8 @@ class TorchBackend:
         meta: classes, preprocessing and operating point.
         device: where to compute.
     """
+
+    canvas: tuple[int, int] | None = None
 
     def __init__(self, model: nn.Module, meta: ModelMeta, device: torch.device | str = "cpu") -> None:
         self.meta = meta

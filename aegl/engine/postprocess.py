@@ -1,36 +1,12 @@
-"""From the padded result of the network to what it says about one original image."""
+"""From the padded result of the network, in tensors, to what it says about one original image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from aegl.data.masks import paste_and_encode
+from aegl.runtime import postprocess
+from aegl.runtime.postprocess import ImageDetections
 from aegl.types import Detections
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """``n`` detections of one image, by falling score.
-
-    Args:
-        boxes_orig: ``[n, 4]`` float64 ``x1 y1 x2 y2``, clipped to the image.
-        scores: ``[n]`` float64 in [0, 1].
-        labels: ``[n]`` int64 in ``0..C-1``.
-        masks: ``n`` COCO run lengths ``{"size": [h, w], "counts": bytes}`` of the original image.
-    """
-
-    boxes_orig: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: list[dict[str, Any]]
-
-    def __len__(self) -> int:
-        """Number of detections."""
-        return len(self.labels)
 
 
 def to_original(
@@ -42,10 +18,7 @@ def to_original(
     conf: float,
     max_det: int,
 ) -> ImageDetections:
-    """One image's detections in pixels of the original image.
-
-    Boxes without area inside the image (those in the padding) are dropped. Masks are pasted with the box as predicted,
-    which may reach beyond the image, so that clipping the box does not squeeze the mask.
+    """One image's detections in pixels of the original image; see :func:`aegl.runtime.postprocess.to_original`.
 
     Args:
         detections: of the batch, on the CPU.
@@ -56,17 +29,8 @@ def to_original(
         max_det: most detections to keep.
     """
     count = int(detections.num_detections[row])
-    boxes = detections.boxes[row, :count].numpy().astype(np.float64)
-    scores = detections.scores[row, :count].numpy().astype(np.float64)
-    height, width = int(orig_size[0]), int(orig_size[1])
-    boxes *= np.array([width / int(size[1]), height / int(size[0])] * 2)
-    clipped = np.clip(boxes, 0, np.array([width, height] * 2, dtype=np.float64))
-    has_area = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    keep = np.flatnonzero((scores >= conf) & has_area)[:max_det]
-    masks = detections.masks[row].numpy()[keep]
-    return ImageDetections(
-        boxes_orig=clipped[keep],
-        scores=scores[keep],
-        labels=detections.labels[row].numpy()[keep].astype(np.int64),
-        masks=paste_and_encode(masks, boxes[keep], height, width),
+    fields = (detections.boxes, detections.scores, detections.labels, detections.masks)
+    boxes, scores, labels, masks = (field[row, :count].numpy() for field in fields)
+    return postprocess.to_original(
+        boxes, scores, labels, masks, size=size, orig_size=orig_size, conf=conf, max_det=max_det
     )

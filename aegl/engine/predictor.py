@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_utils
 
 from aegl.data.preprocess import Preprocess, load_image
+from aegl.data.run_lengths import decode
 from aegl.engine.backend import Backend
-from aegl.engine.postprocess import ImageDetections, to_original
+from aegl.engine.postprocess import to_original
 from aegl.metadata import ModelMeta
 from aegl.plots.draw import draw_detections
+from aegl.runtime.postprocess import ImageDetections, detections_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Prediction:
 
     def mask(self, row: int) -> np.ndarray:
         """``[h, w]`` bool mask of one detection."""
-        return np.asarray(mask_utils.decode(self.masks[row]), dtype=bool)
+        return decode(self.masks[row])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: path, size, and per detection class, band, score, box and mask (compressed RLE)."""
@@ -65,20 +66,9 @@ class Prediction:
             "path": str(self.path),
             "height": self.orig_size[0],
             "width": self.orig_size[1],
-            "detections": [
-                {
-                    "label": int(label),
-                    "category_id": self.meta.category_ids[label],
-                    "name": name,
-                    "band": band,
-                    "score": float(score),
-                    "box": box.tolist(),
-                    "mask": {"size": list(mask["size"]), "counts": mask["counts"].decode("ascii")},
-                }
-                for label, name, band, score, box, mask in zip(
-                    self.labels, self.names, self.bands, self.scores, self.boxes_orig, self.masks, strict=True
-                )
-            ],
+            "detections": detections_json(
+                self.meta, ImageDetections(self.boxes_orig, self.scores, self.labels, self.masks)
+            ),
         }
 
     def draw(self) -> Image.Image:
@@ -119,7 +109,9 @@ def predict(
         DataError: naming the image that cannot be read.
     """
     meta = backend.meta
-    preprocess = Preprocess(imgsz or meta.imgsz, max_size or meta.max_size, meta.stride, meta.pad_value)
+    preprocess = Preprocess(
+        imgsz or meta.imgsz, max_size or meta.max_size, meta.stride, meta.pad_value, canvas=backend.canvas
+    )
     limit = meta.max_det if max_det is None else min(max_det, meta.max_det)
     remaining = iter(paths)
     while chunk := list(itertools.islice(remaining, batch)):

@@ -52,9 +52,9 @@ def test_every_verb_is_listed(aegl: Any) -> None:
 def test_only_keys_that_exist_are_mentioned(aegl: Any, verb: str) -> None:
     text = aegl(verb, "--help").stdout
     assert text.startswith(f"Usage: aegl {verb}")
-    listed = re.findall(r"^  ([a-z_.<>]+)  ", text, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z0-9_.<>]+)  ", text, re.MULTILINE)
     assert set(listed) - {"loss.<option>"} <= keys().keys()
     groups = {name.partition(".")[0] for name in listed}
     assert groups == {name.partition(".")[0] for name in OF_VERB[verb]}  # none of the table is left out
-    named = re.findall(r"\b([a-z_]+(?:\.[a-z_]+)?)=", text)
+    named = re.findall(r"\b([a-z0-9_]+(?:\.[a-z0-9_]+)?)=", text)
     assert set(named) <= {*keys(), "key"}

@@ -16,7 +16,7 @@ from click.testing import Result
 from PIL import Image
 
 from aegl.engine.checkpoint import load_checkpoint
-from aegl.export.onnx_graph import META_KEY
+from aegl.runtime.graph import META_KEY
 
 
 def summary(result: Result) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_texts_become_what_the_key_holds(overrides: dict[str, Any], value: Any) 
         ({"ema": 2}, "ema=2: must be true or false [arguments]"),
         ({"ema": "2"}, "ema=2: must be true or false [arguments]"),
         ({"amp": "fp8"}, "amp=fp8: must be one of none, bf16, fp16 [arguments]"),
-        ({"format": "tflite"}, "format=tflite: must be onnx [arguments]"),
+        ({"format": "tflite"}, "format=tflite: must be one of onnx, triton [arguments]"),
         ({"train_imgsz": "96,abc"}, "train_imgsz=[96, abc]: must be a list of 1 or more whole numbers [arguments]"),
         ({"train_imgsz": "true"}, "train_imgsz=true: must be a list of 1 or more whole numbers [arguments]"),
         ({"train_imgsz": "[]"}, "train_imgsz=[]: must be a list of 1 or more whole numbers [arguments]"),

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from aegl.data.masks import paste_and_encode, rasterize_in_box, rasterize_in_boxes
+from aegl.data.masks import rasterize_in_box, rasterize_in_boxes
+from aegl.runtime.masks import paste_and_encode
 
 DIAMOND = np.array([[10.0, 20.0], [30.0, 5.0], [50.0, 20.0], [30.0, 35.0]])
 DIAMOND_BOX = np.array([10.0, 5.0, 50.0, 35.0])

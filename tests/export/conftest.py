@@ -211,3 +211,8 @@ def _scene() -> Any:
 @pytest.fixture(scope="session", name="small_model")
 def _small_model() -> Any:
     return small_model
+
+
+@pytest.fixture(scope="session", name="make_case")
+def _make_case() -> Any:
+    return make_case

@@ -14,8 +14,9 @@ import torch
 
 import aegl
 from aegl.errors import ExportError, RunError
-from aegl.export.onnx_graph import OUTPUTS, export_onnx
+from aegl.export.onnx_graph import export_onnx
 from aegl.export.opsets import DEFAULT_OPSET, NEWEST_OPSET, choose_opset
+from aegl.runtime.graph import OUTPUTS
 
 TYPES = {
     "boxes": (onnx.TensorProto.FLOAT, ["batch", 20, 4]),
