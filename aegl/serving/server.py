@@ -22,8 +22,8 @@ from aegl.serving.service import Service
 from aegl.serving.settings import Settings
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FAREWELL = 0.3
-"""Seconds, once nothing is in progress, in which connections that are open still get an answer, 503."""
+_FAREWELL = 2.0
+"""Seconds, once nothing is in progress, in which connections that are still open get an answer, 503, and are closed."""
 _IDLE = 75
 """Seconds that a connection may be idle: longer than the 60 of most proxies, which would meet one that just closed."""
 
@@ -98,7 +98,10 @@ class Server(uvicorn.Server):
         drained.cancel()
         if not self.force_exit:
             await self._stop_listening(sockets or [])
-            await asyncio.sleep(_FAREWELL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    while self.server_state.connections:
+                        await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:

@@ -66,8 +66,8 @@ def test_it_ends_in_the_middle_of_load_with_every_request_answered_or_refused(
         for thread in threads:
             thread.join(20)
     assert code == 0, server.said
-    assert outcomes.pop("200") > 50
-    assert outcomes.pop("refused connection") == 8  # each client went on until nobody listened
+    assert outcomes.pop("200") > 50, outcomes
+    assert outcomes.pop("refused connection") == 8, outcomes  # each client went on until nobody listened
     assert outcomes.keys() <= {"200 after", "503 after"}, outcomes
 
 
