@@ -16,7 +16,8 @@ def official(runs: list[int]) -> bytes:
     return bytes(mask_utils.frPyObjects({"size": size, "counts": runs}, *size)["counts"])
 
 
-RUNS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**24), st.integers(0, 2**31 - 1)), min_size=1, max_size=9)
+# pycocotools keeps six characters per number: from differences of 2**29 on it would write past its buffer.
+RUNS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**24), st.integers(0, 2**29 - 1)), min_size=1, max_size=9)
 
 
 @settings(max_examples=300, deadline=None)
@@ -27,7 +28,7 @@ def test_strings_are_those_of_pycocotools_and_read_back(masks: list[list[int]]) 
     assert [run_lengths(text).tolist() for text in counts] == masks
 
 
-@pytest.mark.parametrize("power", range(1, 31))
+@pytest.mark.parametrize("power", range(1, 29))
 def test_numbers_where_a_digit_more_is_needed(power: int) -> None:
     edges = [2**power - 1, 2**power, 2**power + 1]
     for run in edges:
