@@ -12,7 +12,7 @@ from aegl.data.preprocess import Preprocess
 from aegl.engine.backend import Backend
 from aegl.engine.postprocess import to_original
 from aegl.engine.validator import require_same_classes
-from aegl.export.calibration import evenly, on_canvas
+from aegl.export.calibration import evenly
 from aegl.metrics import PROTOCOLS, GroundTruth, evaluate
 from aegl.metrics.detections import DetectionTableBuilder
 from aegl.metrics.report import KINDS
@@ -46,7 +46,6 @@ class Judge:
         models: dict[str, Backend],
         preprocess: Preprocess,
         *,
-        canvas: tuple[int, int] | None,
         masks: bool,
         progress: Progress,
     ) -> dict[str, Any]:
@@ -55,7 +54,6 @@ class Judge:
         Args:
             models: names to models.
             preprocess: of both.
-            canvas: the only size that both get, or None.
             masks: whether both have masks.
             progress: told of the images.
 
@@ -68,8 +66,7 @@ class Judge:
         for backend in models.values():
             require_same_classes(backend.meta, self.store)
         figures = {
-            name: self._figures(backend, preprocess, canvas, masks=masks, progress=progress)
-            for name, backend in models.items()
+            name: self._figures(backend, preprocess, masks=masks, progress=progress) for name, backend in models.items()
         }
         reference, other = figures.values()
         return {
@@ -85,7 +82,6 @@ class Judge:
         self,
         backend: Backend,
         preprocess: Preprocess,
-        canvas: tuple[int, int] | None,
         *,
         masks: bool,
         progress: Progress,
@@ -98,7 +94,7 @@ class Judge:
         for place, row in enumerate(rows.tolist()):
             batch = collate([dataset[row]], preprocess)
             size, orig_size = batch.sizes[0].tolist(), batch.orig_sizes[0].tolist()
-            detections = backend(on_canvas(batch.images.numpy(), canvas, preprocess))
+            detections = backend(batch.images.numpy())
             found = to_original(detections, 0, size=size, orig_size=orig_size, conf=meta.conf, max_det=meta.max_det)
             boxes = found.boxes_orig.copy()
             boxes[:, 2:] -= boxes[:, :2]

@@ -24,20 +24,8 @@ def images_of(store: AnnotationStore, most: int) -> list[Path]:
     return [store.image_path(int(row)) for row in evenly(len(store), most)]
 
 
-def calibration_images(
-    paths: Sequence[Path], preprocess: Preprocess, canvas: tuple[int, int] | None
-) -> Iterator[np.ndarray]:
+def calibration_images(paths: Sequence[Path], preprocess: Preprocess) -> Iterator[np.ndarray]:
     """``[1, 3, H, W]`` float32 network inputs, one at a time. Raises :class:`DataError` for an unreadable image."""
     for path in paths:
         resized, _, _ = preprocess.resize(load_image(path, apply_exif=True))
-        yield on_canvas(preprocess.pad_batch([resized]), canvas, preprocess).astype(np.float32)
-
-
-def on_canvas(images: np.ndarray, canvas: tuple[int, int] | None, preprocess: Preprocess) -> np.ndarray:
-    """``[B, 3, H, W]`` uint8 images padded to the only size that a file takes, if there is one."""
-    if canvas is None or images.shape[2:] == canvas:
-        return images
-    pad = np.array(preprocess.pad_value, dtype=np.uint8)[:, None, None]
-    padded = np.broadcast_to(pad, (len(images), 3, *canvas)).copy()
-    padded[:, :, : images.shape[2], : images.shape[3]] = images
-    return padded
+        yield preprocess.pad_batch([resized]).astype(np.float32)

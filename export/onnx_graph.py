@@ -106,7 +106,7 @@ def export_onnx(
     proto = _trace(in_half(model) if precision == "fp16" else model, meta, canvas, version).model_proto
     if precision == "int8":
         preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value, canvas)
-        proto = quantise(proto, calibration_images(calibration, preprocess, canvas))
+        proto = quantise(proto, calibration_images(calibration, preprocess))
     _forget_origin(proto)
     apply_form(proto, form)
     content = {

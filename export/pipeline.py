@@ -129,9 +129,7 @@ def _precision_report(
         }
         preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value, exported.canvas)
         try:
-            report["ap"] = precision.judge.compare(
-                models, preprocess, canvas=exported.canvas, masks=form.masks != "none", progress=progress
-            )
+            report["ap"] = precision.judge.compare(models, preprocess, masks=form.masks != "none", progress=progress)
         except DataError as error:  # the file is made, whether or not the images are there
             reason = str(error)
     report["text"] = (

@@ -200,28 +200,26 @@ def test_calibration_images_are_network_inputs(tmp_path: Path) -> None:
     Image.new("RGB", (50, 30), (200, 0, 10)).save(paths[0])
     Image.new("L", (30, 80), 7).save(paths[1])
     preprocess = Preprocess(32, 64, 32, (1, 2, 3))
-    first, second = calibration_images(paths, preprocess, None)
+    first, second = calibration_images(paths, preprocess)
     assert (first.shape, first.dtype) == ((1, 3, 32, 64), np.float32)
     assert first[0, :, 0, 0].tolist() == [200, 0, 10]
     assert first[0, :, -1, -1].tolist() == [1, 2, 3]
     assert second.shape == (1, 3, 64, 32)
-    (fixed,) = calibration_images(paths[:1], preprocess, (64, 64))
+    (fixed,) = calibration_images(paths[:1], replace(preprocess, canvas=(64, 64)))
     assert fixed.shape == (1, 3, 64, 64)
 
 
 def test_an_unreadable_calibration_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"broken\.png"):
-        list(calibration_images([tmp_path / "broken.png"], Preprocess(32, 64, 32, (1, 2, 3)), None))
+        list(calibration_images([tmp_path / "broken.png"], Preprocess(32, 64, 32, (1, 2, 3))))
 
 
 def test_a_model_against_itself_loses_nothing(plain: Any, meta: Any, source: Any) -> None:
     backend = TorchBackend(plain.model, meta)
-    preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value)
+    preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value, canvas=(96, 96))
     judge = Judge(source.open("val"), "val", "lvis", 3)
-    compared = judge.compare(
-        {"fp32": backend, "fp16": backend}, preprocess, canvas=(96, 96), masks=False, progress=SilentProgress()
-    )
+    compared = judge.compare({"fp32": backend, "fp16": backend}, preprocess, masks=False, progress=SilentProgress())
     assert compared["delta"] == {"box": 0.0, "mask": None}
     assert ap_text("fp16", compared).endswith(f"(+0.00), on 3 of {len(source.open('val'))} images of val")
 
@@ -232,7 +230,6 @@ def test_other_data_than_the_models_is_refused(plain: Any, source: Any) -> None:
         Judge(source.open("val"), "val", "lvis", 5).compare(
             {"a": backend, "b": backend},
             Preprocess(64, 96, 32, (0, 0, 0)),
-            canvas=None,
             masks=True,
             progress=SilentProgress(),
         )
