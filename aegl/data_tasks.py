@@ -37,6 +37,14 @@ def data_stats(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     return summarize_source(open_source(load_config(overrides), progress))
 
 
+def data_advise(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Propose what to train a data set with, and why; see :func:`aegl.data.advice.advise`."""
+    from aegl.data.advice import advise
+
+    config = load_config(overrides)
+    return advise(open_source(config, progress), _data(config))
+
+
 def data_download(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Fetch a shipped data set from its official addresses."""
     from aegl.data.download import download

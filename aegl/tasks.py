@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aegl.config import Config, load_config
 from aegl.data_tasks import (
+    data_advise,
     data_check,
     data_coco_lt,
     data_convert,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "benchmark",
     "compare",
+    "data_advise",
     "data_check",
     "data_coco_lt",
     "data_convert",

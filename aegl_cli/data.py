@@ -1,4 +1,4 @@
-"""`aegl data check|stats|download|convert|split|coco_lt|segments`."""
+"""`aegl data check|stats|advise|download|convert|split|coco_lt|segments`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def main(words: Sequence[str]) -> int:
         known = {
             "check": tasks.data_check,
             "stats": tasks.data_stats,
+            "advise": tasks.data_advise,
             "download": tasks.data_download,
             "convert": tasks.data_convert,
             "split": tasks.data_split,
@@ -33,7 +34,7 @@ def main(words: Sequence[str]) -> int:
             raise ConfigError(f"{mistake}; say aegl data {'|'.join(known)} data=<name, YAML, folder or JSON>")
         return known[verb](overrides, progress)
 
-    render = {"check": _render_check, "stats": _render_stats}.get(verb, nested)
+    render = {"check": _render_check, "stats": _render_stats, "advise": _render_advice}.get(verb, nested)
     return run(rest, task, render, positional="data", passed=lambda result: bool(result.get("ok", True)))
 
 
@@ -72,6 +73,17 @@ def _render_sampling(plan: dict[str, Any]) -> str:
 def _render_stats(result: dict[str, Any]) -> str:
     splits = {name: value for name, value in result.items() if isinstance(value, dict)}
     return nested({name: value for name, value in result.items() if name not in splits} | _merged(splits))
+
+
+def _render_advice(result: dict[str, Any]) -> str:
+    facts = {**result["facts"], "bands": ", ".join(f"{n} {name}" for name, n in result["facts"]["bands"].items())}
+    rows = [[f"  {p['argument']}", p["reason"]] for p in result["proposals"]]
+    lines = [nested({"data": result["data"], **facts}), "", "proposed, as a start:", listing(rows)]
+    if result["warnings"]:
+        lines += ["", "mind:", *(f"  {warning}" for warning in result["warnings"])]
+    return "\n".join(
+        [*lines, "", result["train"], "", "and to see whether another method does better:", result["compare"]]
+    )
 
 
 def _merged(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

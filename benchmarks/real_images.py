@@ -28,6 +28,8 @@ SCHEDULE = (
 )  # fmt: skip
 METHODS = {
     "softmax CE, RFS": ("method=softmax_ce",),
+    "sigmoid CE, RFS": ("method=sigmoid_bce",),
+    "Seesaw, linear classifier, RFS": ("method=seesaw", "box.classifier=linear", "mask.predictor=linear"),
     "FBS-AEGL as published, RFS": ("method=fbs_aegl",),
     "FBS-AEGL mu=0.1 after half, mean-one, RFS": (
         "method=fbs_aegl", "loss.mu=0.1", "loss.gate_start=0.5", "loss.weight_factor_normalization=mean_one",
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--backbone-weights", required=True, help="ImageNet weights of the model's timm backbone")
     parser.add_argument("--model", default="mobilenetv2")
     parser.add_argument("--mean-std", default="0.5", help="pixel mean and std of those weights; empty: timm's own")
+    parser.add_argument("--only", default="", help="the methods whose label holds this text, lower case; empty: all")
     parser.add_argument("--iterations", type=int, default=900)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="trainings that run at once, one thread each")
@@ -65,8 +68,9 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path("real_runs"))
     options = parser.parse_args()
     began = time.perf_counter()
+    methods = {label: keys for label, keys in METHODS.items() if options.only in label.lower()}
     with ThreadPoolExecutor(max_workers=options.jobs) as pool:
-        results = list(pool.map(lambda item: train(*item, options), METHODS.items()))
+        results = list(pool.map(lambda item: train(*item, options), methods.items()))
     for result in results if options.predict else ():
         found = ["predict", f"weights={result['trained']['best']}", f"source={options.predict}"]
         found += [f"project={options.project}", f"name={Path(result['trained']['run']).name}_predict", "exist_ok=true"]

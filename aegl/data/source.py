@@ -14,6 +14,7 @@ from aegl.config.sections import BandsSection, ShapesSection
 from aegl.data.bands import Bands, bands_without_training_set, class_statistics
 from aegl.data.build import build_store, cache_root, writing_cache
 from aegl.data.description import SPLITS, Description, parse_description, read_description
+from aegl.data.foreign import Layout, layout_of, rewrite
 from aegl.data.store import AnnotationStore
 from aegl.errors import DataError
 from aegl.longtail.statistics import ClassStatistics
@@ -23,6 +24,7 @@ __all__ = ["DataSource", "class_statistics", "describe_shipped", "require_same_c
 
 ANNOTATIONS = "annotations"
 """Folder of COCO's annotation files; their images lie beside it."""
+_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid")}
 _OTHER_FILES = ("image_info", "captions")
 """How names of COCO's files begin that hold no instances."""
 
@@ -57,7 +59,8 @@ class DataSource:
         if split not in self._opened:
             file = self.files.get(split)
             if file is None:
-                raise DataError(f"data={self.name}: has no {split} split; it has {', '.join(self.files) or 'none'}")
+                there = ", ".join(self.files)
+                raise DataError(f"data={self.name}: has no {split} split; it has {there}; `aegl data split` parts one")
             if not file.is_file():
                 raise DataError(f"data={self.name}: {file}: no such annotation file{self.remedy}")
             store = build_store(file, image_dirs=self.image_dirs, progress=self.progress)
@@ -100,7 +103,8 @@ def resolve_data(
     """Find the files of a data set.
 
     Args:
-        data: a name of ``cfg/data``, a YAML file, a folder, or an annotation file.
+        data: a name of ``cfg/data``, a YAML file, a folder in the layout of COCO, LVIS, YOLO or VOC, or an annotation
+            file.
         data_dir: folder below which shipped data sets lie.
         shapes: size of ``shapes_lt``.
         bands: frequency bands; those that a data YAML states reach this by way of the configuration.
@@ -109,19 +113,21 @@ def resolve_data(
     Raises:
         DataError: if nothing of that name exists, or its files cannot be told.
     """
-    source = _resolve(data, data_dir, shapes, _bands(bands))
+    source = _resolve(data, data_dir, shapes, _bands(bands), progress or SilentProgress())
     return source if progress is None else replace(source, progress=progress)
 
 
-def _resolve(data: str, data_dir: Path, shapes: ShapesSection, bands: Bands) -> DataSource:
+def _resolve(data: str, data_dir: Path, shapes: ShapesSection, bands: Bands, progress: Progress) -> DataSource:
     if data in shipped.available("data"):
         return _from_shipped(data, data_dir, shapes, bands)
     path = Path(data)
     if path.suffix in {".yaml", ".yml"}:
+        if path.is_file() and (layout := layout_of(path)):
+            return _from_foreign(path, layout, bands, progress)
         description = read_description(path)
         return _from_description(path.stem, description, path.parent / description.path, bands)
     if path.is_dir():
-        return _from_folder(path, bands)
+        return _from_folder(path, bands, progress)
     if path.suffix == ".json":
         return _from_json(path, bands)
     raise DataError(f"data={data}: neither a shipped data set nor a YAML, a folder or a JSON file that exists")
@@ -177,19 +183,22 @@ def _from_description(name: str, description: Description, root: Path, bands: Ba
     )
 
 
-def _from_folder(folder: Path, bands: Bands) -> DataSource:
+def _from_folder(folder: Path, bands: Bands, progress: Progress) -> DataSource:
     found = {split: _candidates(folder, split) for split in SPLITS}
     for split, candidates in found.items():
         if len(candidates) > 1:
             listed = ", ".join(str(file.relative_to(folder)) for file in candidates)
             raise DataError(f"data={folder}: several files may be the {split} split: {listed}; name one in a data YAML")
     files = {split: candidates[0] for split, candidates in found.items() if candidates}
-    if not files:
-        raise DataError(
-            f"data={folder}: no annotation file found; looked for train.json, val.json and *train*.json, *val*.json, "
-            f"there and in {ANNOTATIONS}/"
-        )
-    return DataSource(folder.resolve().name, files, bands, _image_dirs(folder))
+    if files:
+        return DataSource(folder.resolve().name, files, bands, _image_dirs(folder))
+    if layout := layout_of(folder):
+        return _from_foreign(folder, layout, bands, progress)
+    raise DataError(
+        f"data={folder}: no annotations found; looked for COCO's or LVIS's (train.json, val.json, *train*.json, "
+        f"*val*.json, there and in {ANNOTATIONS}/, or a JSON in train/ and in val/ or valid/), for YOLO's (a YAML with "
+        "names and train) and for VOC's (a folder Annotations)"
+    )
 
 
 def _candidates(folder: Path, split: str) -> list[Path]:
@@ -200,7 +209,14 @@ def _candidates(folder: Path, split: str) -> list[Path]:
         files = sorted(file for file in place.glob(f"*{split}*.json") if not file.name.startswith(_OTHER_FILES))
         if files:
             return [file for file in files if file.name.startswith(("instances", "lvis"))] or files
-    return []
+    # Annotation tools export a folder for each split, with the images and their one JSON in it.
+    return [file for name in _SPLIT_FOLDERS[split] for file in sorted((folder / name).glob("*.json"))]
+
+
+def _from_foreign(place: Path, layout: Layout, bands: Bands, progress: Progress) -> DataSource:
+    copy = rewrite(place, layout, progress)
+    name = place.stem if place.is_file() else place.resolve().name
+    return DataSource(name, copy.files, bands, copy.image_dirs)
 
 
 def _from_json(path: Path, bands: Bands) -> DataSource:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from aegl.config import Config
 from aegl.data.class_balanced import class_balanced
 from aegl.data.dataset import DetectionDataset
@@ -76,9 +78,15 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
     require_same_classes(train, val)
     statistics = class_statistics(train, source.bands)
     segments = _open_segments(config, train, statistics, world, progress)
+    protocol = source.protocol if config.protocol == "auto" else config.protocol
     if world.is_main:
         world.barrier()
-    protocol = source.protocol if config.protocol == "auto" else config.protocol
+        sizes = np.bincount(statistics.class_band, minlength=len(statistics.band_names)).tolist()
+        bands = ", ".join(f"{size} {name}" for size, name in zip(sizes, statistics.band_names, strict=True))
+        LOGGER.info(
+            "data=%s: %d training and %d val images, %d classes (%s), %s protocol",
+            *(source.name, len(train), len(val), statistics.num_classes, bands, protocol),
+        )
     return Splits(source.name, protocol, train, val, statistics, segments)
 
 

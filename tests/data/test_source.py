@@ -231,7 +231,7 @@ class TestFolder:
         )
 
     def test_no_candidate(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=rf"data={tmp_path}: no annotation file found; looked for train.json"):
+        with pytest.raises(DataError, match=rf"data={tmp_path}: no annotations found; looked for COCO's"):
             resolve(tmp_path)
 
     def test_here_has_a_name(self, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aegl.data.convert import coco_lvis, voc, yolo
 from aegl.data.convert.files import new_folder
 from aegl.data.convert.model import Annotated, of_store
-from aegl.data.source import DataSource
 from aegl.progress import Progress
+
+if TYPE_CHECKING:
+    from aegl.data.source import DataSource
 
 __all__ = ["convert", "read_splits"]
 

@@ -47,6 +47,12 @@ def read(place: Path) -> dict[str, Annotated]:
     return {split: _annotated(root, found, table) for split, found in stems.items()}
 
 
+def files_of(place: Path) -> list[Path]:
+    """Every file that :func:`read` goes by: annotations and lists."""
+    root = find_root(place)
+    return [] if root is None else sorted([*(root / ANNOTATIONS).glob("*.xml"), *(root / LISTS).glob("*.txt")])
+
+
 def write(splits: Mapping[str, Annotated], folder: Path, progress: Progress) -> dict[str, Counter[str]]:
     """Write annotations, lists and links to the images; returns what was left out of each split.
 

@@ -32,11 +32,17 @@ def find_description(place: Path) -> Path | None:
     """The YAML of a YOLO data set: ``place`` itself or in that folder; None if there is none."""
     files = [place] if place.is_file() else sorted([*place.glob("*.yaml"), *place.glob("*.yml")])
     for file in files:
-        content = read_mapping(file, str(file)) if file.suffix in (".yaml", ".yml") else {}
+        content = read_mapping(file, f"data={file}") if file.suffix in (".yaml", ".yml") else {}
         splits = [content[split] for split in ("train", "val") if content.get(split)]
-        if "names" in content and splits and not any(str(split).endswith(".json") for split in splits):
+        if "names" in content and splits and all(map(_names_images, splits)):
             return file
     return None
+
+
+def _names_images(given: Any) -> bool:
+    """Whether the value of `train` or `val` may be folders or lists of images, and no annotation file."""
+    entries = given if isinstance(given, list) else [given]
+    return all(isinstance(entry, str) and not entry.endswith(".json") for entry in entries)
 
 
 def read(place: Path) -> dict[str, Annotated]:
@@ -45,20 +51,18 @@ def read(place: Path) -> dict[str, Annotated]:
     Raises:
         DataError: if its files do not fit together; in the pictures, naming the file and line that cannot be used.
     """
-    file = find_description(place)
-    if file is None:
-        raise DataError(f"data={place}: no YAML with `names` and `train` or `val`, as YOLO has it")
-    content = read_mapping(file, f"data={file}")
+    file, content, root = _described(place)
     names = _names(content["names"], file)
-    root = file.parent / str(content.get("path") or ".")
-    root = root if root.is_dir() else file.parent
     table = CategoryTable(np.arange(1, len(names) + 1), names)
-    found = {}
-    for split in ("train", "val"):
-        if content.get(split):
-            images = _images(content[split], root, f"data={file}: {split}")
-            found[split] = _annotated(images, table, root)
-    return found
+    images = _images_of_splits(file, content, root)
+    return {split: _annotated(paths, table, root) for split, paths in images.items()}
+
+
+def files_of(place: Path) -> list[Path]:
+    """Every file that :func:`read` goes by: the YAML, the images, and the labels whether they are there or not."""
+    file, content, root = _described(place)
+    images = [path for paths in _images_of_splits(file, content, root).values() for path in paths]
+    return [file, *images, *map(_label_file, images)]
 
 
 def write(splits: Mapping[str, Annotated], folder: Path, progress: Progress) -> dict[str, Counter[str]]:
@@ -89,6 +93,21 @@ def write(splits: Mapping[str, Annotated], folder: Path, progress: Progress) -> 
     return left_out
 
 
+def _described(place: Path) -> tuple[Path, dict[str, Any], Path]:
+    """The YAML, its content, and the folder that its paths start from."""
+    file = find_description(place)
+    if file is None:
+        raise DataError(f"data={place}: no YAML with `names` and `train` or `val`, as YOLO has it")
+    content = read_mapping(file, f"data={file}")
+    root = file.parent / str(content.get("path") or ".")
+    return file, content, root if root.is_dir() else file.parent
+
+
+def _images_of_splits(file: Path, content: Mapping[str, Any], root: Path) -> dict[str, list[Path]]:
+    splits = [split for split in ("train", "val") if content.get(split)]
+    return {split: _images(content[split], root, f"data={file}: {split}") for split in splits}
+
+
 def _names(given: Any, file: Path) -> tuple[str, ...]:
     if isinstance(given, dict) and sorted(given) == list(range(len(given))):
         given = [given[label] for label in range(len(given))]
@@ -102,6 +121,8 @@ def _images(given: Any, root: Path, label: str) -> list[Path]:
     found: list[Path] = []
     for entry in given if isinstance(given, list) else [given]:
         place = root / str(entry)
+        if not place.exists() and str(entry).startswith("../"):  # some tools write paths as if from a folder below
+            place = root / str(entry).removeprefix("../")
         if place.is_dir():
             found += sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif place.is_file() and place.suffix == ".txt":
