@@ -19,6 +19,7 @@ from aegl.metrics.class_table import as_csv, class_table, precision_curves
 from aegl.metrics.confusions import Confusion, find_confusions
 from aegl.metrics.official import require_official
 from aegl.metrics.report import KINDS
+from aegl.metrics.score_counts import scores_by_band
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
@@ -103,8 +104,9 @@ class Scorer:
         Args:
             table: detections of the whole split.
             folder: where to write ``metrics.json`` (the summary, counts, hash of the ground truth, table of classes,
-                confusions, times and peak memory), the table of classes as ``per_class.csv``, and ``pr_curves.npz``
-                (see :func:`aegl.metrics.class_table.precision_curves`). None writes nothing.
+                scores of true and false detections by band, confusions, times and peak memory), the table of classes
+                as ``per_class.csv``, and ``pr_curves.npz`` (see :func:`aegl.metrics.class_table.precision_curves`).
+                None writes nothing.
             progress: told beforehand how much there is to score, and for about how long.
             inference_seconds: time the detections took, for the record.
 
@@ -168,6 +170,7 @@ class Scorer:
         names = self._store.categories.names
         content = metrics_json(self._store, summary, num_detections=len(table))
         content["per_class"] = columns
+        content["scores"] = {kind: scores_by_band(result.scores, **self._bands) for kind, result in results.items()}
         content["confusions"] = [
             {"class": names[c.label], "predicted": names[c.predicted], "count": c.count, "mean_score": c.mean_score}
             for c in confusions

@@ -29,6 +29,7 @@ class EvalResult:
         recall: ``[T, C, A, M]`` float64; -1: undefined.
         overall: ``[T, R]`` float64 precision over all classes, of which AP is the mean; NaN: undefined.
         max_dets: the ``M`` numbers of detections that recall was computed with.
+        scores: ``[C, 2, B]`` int64 counts of false and true detections by score, at an IoU of 0.5.
     """
 
     protocol: str
@@ -40,6 +41,7 @@ class EvalResult:
     recall: np.ndarray
     overall: np.ndarray
     max_dets: tuple[int, ...]
+    scores: np.ndarray
 
 
 def summarize(
@@ -73,6 +75,7 @@ def summarize(
         curves.recall,
         _mean_over_classes(precision[..., 0]),
         curves.max_dets,
+        curves.scores,
     )
 
 

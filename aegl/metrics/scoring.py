@@ -18,6 +18,7 @@ from aegl.metrics.matching import greedy_match
 from aegl.metrics.overlaps import OVERLAPS
 from aegl.metrics.parallel import ordered_map, shared_zeros
 from aegl.metrics.precision import RECALL_POINTS, precision_recall
+from aegl.metrics.score_counts import SCORE_EDGES, score_counts
 from aegl.progress import Progress, SilentProgress
 
 log = logging.getLogger("aegl")
@@ -65,18 +66,20 @@ class Curves:
         precision: ``[T, R, C, A]`` float64 at 101 recall points, with the largest number of detections.
         recall: ``[T, C, A, M]`` float64, the largest recall with each number of detections.
         max_dets: the ``M`` numbers of detections.
+        scores: ``[C, 2, B]`` int64, see :func:`aegl.metrics.score_counts.score_counts`, at an IoU of 0.5.
     """
 
     precision: np.ndarray
     recall: np.ndarray
     max_dets: tuple[int, ...]
+    scores: np.ndarray
 
     def over(self, classes: np.ndarray) -> Curves:
         """What the figures of these classes (``[C]`` bool) are means of."""
         if classes.all():
             return self
         precision, recall = np.compress(classes, self.precision, axis=2), np.compress(classes, self.recall, axis=1)
-        return Curves(precision, recall, self.max_dets)
+        return Curves(precision, recall, self.max_dets, self.scores[classes])
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ class Verdicts:
             num_gt=self.num_gt,
             max_dets=self.max_dets,
         )
-        return Curves(precision, recall, self.max_dets)
+        counts = ~self.ignored[0, 0]  # all sizes, the lowest threshold
+        scores = score_counts(self.label[counts], self.score[counts], self.matched[0, 0, counts], len(self.num_gt))
+        return Curves(precision, recall, self.max_dets, scores)
 
 
 def score(problem: Problem, iou_type: str, progress: Progress | None = None) -> Curves:
@@ -123,14 +128,16 @@ def score(problem: Problem, iou_type: str, progress: Progress | None = None) -> 
     shape = (len(IOU_THRESHOLDS), num_classes, len(AREA_RANGES))
     precision = shared_zeros((shape[0], len(RECALL_POINTS), *shape[1:]), np.float64)
     recall = shared_zeros((*shape, len(max_dets)), np.float64)
+    scores = shared_zeros((num_classes, 2, len(SCORE_EDGES) - 1), np.int64)
 
     def keep(classes: slice, verdicts: Verdicts) -> None:
         curves = verdicts.curves()
         precision[:, :, classes], recall[:, classes] = curves.precision, curves.recall
+        scores[classes] = curves.scores
 
     for _ in judge_blocks(_without_unscored_classes(problem), iou_type, keep, progress):
         pass
-    return Curves(precision, recall, max_dets)
+    return Curves(precision, recall, max_dets, scores)
 
 
 def judge(problem: Problem, iou_type: str, progress: Progress | None = None) -> Verdicts:

@@ -78,13 +78,17 @@ def test_bands_of_a_data_yaml_reach_the_figures_of_every_protocol(protocol: str,
 
 
 def test_a_band_without_classes_has_no_figures() -> None:
-    curves = Curves(np.full((10, 101, 2, 4), 0.5), np.full((10, 2, 4, 1), 0.25), (100,))
+    curves = Curves(
+        np.full((10, 101, 2, 4), 0.5), np.full((10, 2, 4, 1), 0.25), (100,), np.zeros((2, 2, 50), dtype=np.int64)
+    )
     figures = band_figures(curves, np.zeros(2, dtype=int), ("r", "f"))
     assert figures == {"r": {"AP": 0.5, "AP50": 0.5, "AR": 0.25}, "f": {"AP": None, "AP50": None, "AR": None}}
 
 
 @pytest.mark.parametrize("class_band", [[0], [0, 1, 0], [0, 2], [-1, 0]])
 def test_bands_that_do_not_fit_are_named(class_band: list[int]) -> None:
-    curves = Curves(np.full((10, 101, 2, 4), 0.5), np.full((10, 2, 4, 1), 0.25), (100,))
+    curves = Curves(
+        np.full((10, 101, 2, 4), 0.5), np.full((10, 2, 4, 1), 0.25), (100,), np.zeros((2, 2, 50), dtype=np.int64)
+    )
     with pytest.raises(DataError, match="bands"):
         band_figures(curves, np.array(class_band), ("r", "f"))
