@@ -50,6 +50,7 @@ __all__ = [
     "export",
     "iter_predictions",
     "open_source",
+    "plot",
     "predict",
     "train",
     "val",
@@ -152,6 +153,13 @@ def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     from aegl.comparison import compare as comparison
 
     return comparison.compare(overrides, progress)
+
+
+def plot(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Draw figures of runs and data sets; see :func:`aegl.plotting.plot.plot` for what comes back."""
+    from aegl.plotting import plot as plotting
+
+    return plotting.plot(overrides, progress, open_source)
 
 
 def _images(overrides: Overrides) -> list[Path]:

@@ -37,6 +37,7 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
         "batch", "sampler", "weights", "device", "workers", "project", "name",
     ),
+    "plot": ("runs", "data", "figures", "order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
     "cfg": (),
     "models": (),
     "methods": (),
@@ -44,7 +45,8 @@ OF_VERB: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 USAGE = {
     "compare": "aegl compare methods=a,b+sampler=rfs | recipes=a,b | entries=file.yaml | runs=a,b [key=value ...]",
-    "data": "aegl data check|stats|download|convert|split|coco_lt|segments data=<name, YAML, folder or JSON>",
+    "data": "aegl data check|stats|advise|download|convert|split|coco_lt|segments data=<name, YAML, folder or JSON>",
+    "plot": "aegl plot runs=runs/train,runs/train2 | data=a,b [figures=...] [key=value ...]",
     "methods": "aegl methods [name]",
     "cfg": "aegl cfg [key=value ...]",
 }

@@ -26,7 +26,7 @@ LAYERS: dict[str, int] = {
             ("metrics", "plots", "runtime"),
             ("engine",),
             ("export", "serving"),
-            ("trained", "environment", "comparison", "benchmarking"),
+            ("trained", "environment", "comparison", "benchmarking", "plotting"),
             ("data_tasks", "serving_tasks"),
             ("export_tasks",),
             ("tasks",),

@@ -212,8 +212,8 @@ class Config(Section):
     )
     output: str | None = Field(
         None,
-        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` puts its file; "
-        "the model repository of format=triton.",
+        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` and `plot` put "
+        "their files; the model repository of format=triton.",
     )
     fraction: float = Field(0.2, gt=0, lt=1, description="Share of images that `data split` puts into val.")
     images: str | None = Field(
@@ -233,9 +233,22 @@ class Config(Section):
         None, description="Entries of `compare` from a YAML file: a list of name, method or recipe, and keys."
     )
     runs: list[str] | None = Field(
-        None, min_length=1, description="Folders of finished runs that `compare` collects; nothing is trained."
+        None,
+        min_length=1,
+        description="Folders of runs, the baseline first, which `compare` collects (training nothing) or `plot` draws.",
     )
     seeds: int = Field(3, ge=1, description="Runs of each entry of `compare`; their seeds are counted up from `seed`.")
+
+    # Figures
+    figures: list[str] | None = Field(
+        None, min_length=1, description="Figures that `plot` draws; default: all that can be made of what is given."
+    )
+    order: Literal["each", "baseline", "count"] = Field(
+        "each", description="Order of the classes in class_ap: by each run's own AP, the first run's, or instances."
+    )
+    measure: Literal["share", "fg_over_bg"] = Field(
+        "share", description="Measure of `gradients`: foreground's share of the negative gradient, or its ratio."
+    )
 
     # The embedded data set
     shapes: ShapesSection = Field(ShapesSection(), description="Size of `data=shapes_lt`.")
@@ -256,6 +269,7 @@ GROUPS = {
     "host": "Serving",
     "to": "Data verbs",
     "methods": "Comparison",
+    "figures": "Figures",
     "shapes": "The embedded data set",
 }
 """Titles of the groups of keys, by the first key of each; a group reaches to the next one."""
