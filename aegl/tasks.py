@@ -27,6 +27,7 @@ from aegl.data_tasks import (
 )
 from aegl.errors import ConfigError, DataError
 from aegl.export_tasks import export
+from aegl.figure_tasks import plot, report, report_of
 from aegl.progress import Progress
 from aegl.trained import Overrides, Trained, open_trained, request_of
 
@@ -52,6 +53,7 @@ __all__ = [
     "open_source",
     "plot",
     "predict",
+    "report",
     "train",
     "val",
 ]
@@ -67,7 +69,9 @@ def train(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     config = load_config(overrides)
     if config.resume:
         resume.refuse_changes(resume.run_to_resume(config), overrides)
-    return build.train(config, progress)
+    trained = build.train(config, progress)
+    # Of several processes the main one has the figures, and writes.
+    return {**trained, **report_of(Path(trained["run"]), config, progress)} if trained["metrics"] else trained
 
 
 def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -95,7 +99,8 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         scorer = _scorer(config, source, statistics, class_band=meta.class_band, band_names=meta.band_names)
         if world.is_main:
             _warn_of_limit_per_image(config, scorer.protocol, progress)
-        folder = str(_new_run(config, "val")) if world.is_main else ""
+        asked = config.model_copy(update={"weights": str(trained.weights)})
+        folder = str(_new_run(asked, "val", keep_args=True)) if world.is_main else ""
         run = Path(world.broadcast_text(folder))
         dataset = evaluation_set(store, replace(meta, imgsz=config.imgsz, max_size=config.max_size))
         batches = eval_loader(dataset, 1, config.workers, rank=world.rank, world_size=world.size)
@@ -110,7 +115,8 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
             progress=progress,
             world=world,
         )
-    return {**summary, "weights": str(trained.weights), **_files_of_scoring(run)}
+    report = report_of(run, config, progress) if summary else {}
+    return {**summary, "weights": str(trained.weights), **_files_of_scoring(run), **report}
 
 
 def predict(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -155,13 +161,6 @@ def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     return comparison.compare(overrides, progress)
 
 
-def plot(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Draw figures of runs and data sets; see :func:`aegl.plotting.plot.plot` for what comes back."""
-    from aegl.plotting import plot as plotting
-
-    return plotting.plot(overrides, progress, open_source)
-
-
 def _images(overrides: Overrides) -> list[Path]:
     from aegl.engine.sources import find_images
 
@@ -189,10 +188,14 @@ def _predictions(trained: Trained, paths: list[Path], progress: Progress) -> Ite
     progress.finish()
 
 
-def _new_run(config: Config, verb: str) -> Path:
-    from aegl.engine.runs import create_run
+def _new_run(config: Config, verb: str, *, keep_args: bool = False) -> Path:
+    from aegl.config import complete_parts, to_yaml
+    from aegl.engine import runs
 
-    return create_run(config.project, config.name, verb=verb, exist_ok=config.exist_ok)
+    run = runs.create_run(config.project, config.name, verb=verb, exist_ok=config.exist_ok)
+    if keep_args:
+        runs.write_text(run / runs.ARGS_FILE, to_yaml(complete_parts(config)))
+    return run
 
 
 def _training_statistics(source: DataSource, split: str, progress: Progress) -> ClassStatistics | None:
@@ -243,8 +246,9 @@ def _score_file(config: Config, progress: Progress) -> dict[str, Any]:
     class_band, statistics = source.class_band(config.split), source.training_statistics(config.split)
     scorer = _scorer(config, source, statistics, class_band=class_band, band_names=source.bands.names)
     table = read_detections(Path(str(config.predictions)), source.open(config.split), progress)
-    run = _new_run(config, "val")
-    return {**scorer.score(table, folder=run, progress=progress), **_files_of_scoring(run)}
+    run = _new_run(config, "val", keep_args=True)
+    summary = scorer.score(table, folder=run, progress=progress)
+    return {**summary, **_files_of_scoring(run), **report_of(run, config, progress)}
 
 
 def _files_of_scoring(run: Path) -> dict[str, str]:

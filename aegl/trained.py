@@ -23,7 +23,7 @@ _OF_ONE_RUN = (
     "confusions", "host", "port", "threads", "max_batch", "max_delay_ms", "max_pixels", "max_body_mb", "concurrency",
     "timeout_s", "placement", "strict_gpu", "instances", "ensemble", "engines", "batches", "repeats", "ap",
     "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
-    "figures", "order", "measure",
+    "figures", "order", "measure", "report",
 )  # fmt: skip
 """Keys of a training run that say nothing about the model it made."""
 

@@ -38,6 +38,7 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "batch", "sampler", "weights", "device", "workers", "project", "name",
     ),
     "plot": ("runs", "data", "figures", "order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
+    "report": ("runs", "output"),
     "cfg": (),
     "models": (),
     "methods": (),
@@ -46,7 +47,8 @@ OF_VERB: dict[str, tuple[str, ...]] = {
 USAGE = {
     "compare": "aegl compare methods=a,b+sampler=rfs | recipes=a,b | entries=file.yaml | runs=a,b [key=value ...]",
     "data": "aegl data check|stats|advise|download|convert|split|coco_lt|segments data=<name, YAML, folder or JSON>",
-    "plot": "aegl plot runs=runs/train,runs/train2 | data=a,b [figures=...] [key=value ...]",
+    "report": "aegl report runs/train [runs/train2 ...]",
+    "plot": "aegl plot runs/train [runs/train2 ...] | data=a,b [figures=...] [key=value ...]",
     "methods": "aegl methods [name]",
     "cfg": "aegl cfg [key=value ...]",
 }

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from aegl.errors import ConfigError
 
 
-def parse(words: Sequence[str], *, positional: str | None = None) -> tuple[dict[str, str], bool]:
+def parse(words: Sequence[str], *, positional: str | None = None, many: bool = False) -> tuple[dict[str, str], bool]:
     """Arguments of a verb.
 
     Args:
         words: as the shell gave them.
         positional: key that a single bare word stands for, if the verb has one.
+        many: whether further bare words add to it.
 
     Returns:
         Values by dotted key, and whether `--json` was given.
@@ -21,6 +22,7 @@ def parse(words: Sequence[str], *, positional: str | None = None) -> tuple[dict[
         ConfigError: for a word that is neither, or a key given twice with different values.
     """
     found: dict[str, str] = {}
+    bare: list[str] = []
     as_json = False
     rest = list(words)
     while rest:
@@ -37,6 +39,11 @@ def parse(words: Sequence[str], *, positional: str | None = None) -> tuple[dict[
             key, _, value = word.partition("=")
         elif positional is not None and positional not in found:
             key, value = positional, word
+            bare.append(word)
+        elif positional is not None and many and bare:
+            bare.append(word)
+            found[positional] = ",".join(bare)
+            continue
         else:
             raise ConfigError(f"{word}: not understood; arguments are key=value or --key value")
         key = key.replace("-", "_")

@@ -18,6 +18,7 @@ VERBS = {
     "benchmark": "Measure a model in PyTorch and ONNX Runtime: time, memory, AP, side by side.",
     "compare": "Train methods or recipes side by side, or collect runs; own beside published numbers.",
     "plot": "Draw figures of runs and data sets: class counts, AP by class, curves, calibration, gradients.",
+    "report": "Write one HTML page of a run, or of several side by side.",
     "data": "Check, count, advise on, download, convert or split a data set.",
     "cfg": "Show the configuration: all defaults, or what given keys resolve to.",
     "models": "List the models.",

@@ -30,6 +30,7 @@ def run(
     render: Render,
     *,
     positional: str | None = None,
+    many: bool = False,
     passed: Callable[[dict[str, Any]], bool] = lambda result: True,
 ) -> int:
     """Run a task and show what it gives.
@@ -42,6 +43,7 @@ def run(
         task: configuration keys and progress to a JSON-able result.
         render: the result as text.
         positional: key that a bare word stands for.
+        many: whether further bare words add to it.
         passed: whether a result is the one hoped for, where a verb is a test of something.
 
     Returns:
@@ -51,7 +53,7 @@ def run(
     console = ConsoleProgress()
     as_json = "--json" in words
     try:
-        overrides, as_json = parse(words, positional=positional)
+        overrides, as_json = parse(words, positional=positional, many=many)
         with _library_logs_to(logging.NullHandler() if rank else LogToProgress(console)):
             result = task(overrides, SilentProgress() if rank else console)
         if not rank:

@@ -24,4 +24,6 @@ def _train(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:
 def _render(result: dict[str, Any]) -> str:
     lines = [figures_table(result["metrics"])] if result["metrics"] else []
     lines.append(f"{result['iterations']} steps in {result['seconds']:.0f} s; best weights: {result['best']}")
+    if "report" in result:
+        lines.append(f"report: {result['report']}")
     return "\n".join(lines)

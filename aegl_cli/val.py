@@ -13,6 +13,7 @@ _FILES = (
     ("figures and confusions", "metrics"),
     ("figures per class", "per_class"),
     ("precision-recall curves", "pr_curves"),
+    ("all of it as a page", "report"),
 )
 """What lies where, and the key of the result that tells."""
 
@@ -33,5 +34,5 @@ def _render(result: dict[str, Any]) -> str:
     official = result.get("official")
     if official is not None:
         parts.append(f"figures of {official['package']}; aegl's differ by {official['largest_difference']:.1g} at most")
-    files = [(label, result[key]) for label, key in _FILES]
+    files = [(label, result[key]) for label, key in _FILES if key in result]
     return "\n\n".join([*parts, listing(files)])

@@ -78,6 +78,17 @@ class Config(Section):
     stage: StageSection = Field(StageSection(), description="What is taken over, trained and started afresh.")
     val_every: int = Field(0, ge=0, description="Steps between evaluations; 0: only at the end.")
     checkpoint_every: int = Field(1000, ge=1, description="Steps between checkpoints.")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Minutes after which the next log record is followed by a checkpoint; 0: never."
+    )
+    nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="What a step does whose loss or gradient is not finite: end the run, or nothing at all."
+    )
+    max_skipped: int = Field(10, ge=1, description="Steps in a row that nonfinite=skip skips before the run ends.")
+    loss_limit: float = Field(0.0, ge=0, description="A larger loss counts as not finite; 0: no limit.")
+    watchdog_minutes: float = Field(
+        30.0, ge=0, description="Minutes without progress after which the process ends itself, exit code 75; 0: never."
+    )
     log_every: int = Field(20, ge=1, description="Steps between log records.")
 
     # Images
@@ -212,8 +223,8 @@ class Config(Section):
     )
     output: str | None = Field(
         None,
-        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt` and `plot` put "
-        "their files; the model repository of format=triton.",
+        description="New folder that `data convert`, `split` and `segments` write; where `data coco_lt`, `plot` and "
+        "`report` put their files; the model repository of format=triton.",
     )
     fraction: float = Field(0.2, gt=0, lt=1, description="Share of images that `data split` puts into val.")
     images: str | None = Field(
@@ -235,11 +246,12 @@ class Config(Section):
     runs: list[str] | None = Field(
         None,
         min_length=1,
-        description="Folders of runs, the baseline first, which `compare` collects (training nothing) or `plot` draws.",
+        description="Folders of runs, the baseline first, for `compare`, `plot` and `report`; nothing is trained.",
     )
     seeds: int = Field(3, ge=1, description="Runs of each entry of `compare`; their seeds are counted up from `seed`.")
 
     # Figures
+    report: bool = Field(True, description="End `train` and `val` with `report.html` in the run's folder.")
     figures: list[str] | None = Field(
         None, min_length=1, description="Figures that `plot` draws; default: all that can be made of what is given."
     )
@@ -269,7 +281,7 @@ GROUPS = {
     "host": "Serving",
     "to": "Data verbs",
     "methods": "Comparison",
-    "figures": "Figures",
+    "report": "Figures",
     "shapes": "The embedded data set",
 }
 """Titles of the groups of keys, by the first key of each; a group reaches to the next one."""

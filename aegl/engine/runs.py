@@ -15,10 +15,14 @@ TRAINED_FILE = "train.json"
 METRICS_FILE = "metrics.json"
 PER_CLASS_FILE = "per_class.csv"
 CURVES_FILE = "pr_curves.npz"
+EXAMPLES_FILE = "examples.json"
 PREDICTIONS_FILE = "predictions.json"
 SHARDS_FOLDER = "detections"
 """Where detections lie while an evaluation is not finished."""
 WEIGHTS_FOLDER = "weights"
+LAST_FILE = "last.pt"
+PREVIOUS_FILE = "previous.pt"
+"""The checkpoint before ``last.pt``."""
 
 
 def create_run(project: str | Path, name: str | None, *, verb: str, exist_ok: bool) -> Path:
@@ -50,6 +54,20 @@ def create_run(project: str | Path, name: str | None, *, verb: str, exist_ok: bo
     raise AssertionError("unreachable: itertools.count does not end")
 
 
+def forget(run: Path) -> None:
+    """Remove what says how far an earlier run in this folder came: the new one must not be resumed from it.
+
+    Raises:
+        RunError: if a file cannot be removed.
+    """
+    weights = run / WEIGHTS_FOLDER
+    for file in (run / TRAINED_FILE, weights / LAST_FILE, weights / PREVIOUS_FILE):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be removed ({error.strerror}); choose another name=") from error
+
+
 def check_free(project: str | Path, name: str | None, *, exist_ok: bool) -> None:
     """Raise :class:`ConfigError` if a run of this name exists and must not be written into."""
     if name is not None and (Path(project) / name).exists() and not exist_ok:
@@ -65,16 +83,17 @@ def newest_weights(project: str | Path) -> Path:
     Raises:
         CheckpointError: if no run there has weights.
     """
-    return _newest(Path(project), "best.pt", "give weights=, or train a model first")
+    return _newest(Path(project), ["best.pt"], "give weights=, or train a model first")
 
 
 def newest_run(project: str | Path) -> Path:
-    """Folder of the run under ``project`` whose ``last.pt`` was written last.
+    """Folder of the run under ``project`` that wrote a checkpoint last.
 
     Raises:
         CheckpointError: if no run there has a checkpoint.
     """
-    return _newest(Path(project), "last.pt", "give weights= or name= of the run to resume").parent.parent
+    files = [LAST_FILE, PREVIOUS_FILE]
+    return _newest(Path(project), files, "give weights= or name= of the run to resume").parent.parent
 
 
 def run_of(weights: str | Path) -> Path:
@@ -120,8 +139,8 @@ def _make(folder: Path, *, exist_ok: bool) -> Path:
     return folder
 
 
-def _newest(project: Path, file: str, remedy: str) -> Path:
-    found = list(project.glob(f"*/{WEIGHTS_FOLDER}/{file}"))
+def _newest(project: Path, files: list[str], remedy: str) -> Path:
+    found = [path for file in files for path in project.glob(f"*/{WEIGHTS_FOLDER}/{file}")]
     if not found:
-        raise CheckpointError(f"project={project}: no run there has a {WEIGHTS_FOLDER}/{file}; {remedy}")
+        raise CheckpointError(f"project={project}: no run there has a {WEIGHTS_FOLDER}/{files[0]}; {remedy}")
     return max(found, key=lambda path: path.stat().st_mtime_ns)

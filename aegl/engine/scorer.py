@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aegl.engine.runs import CURVES_FILE, METRICS_FILE, PER_CLASS_FILE, write_bytes, write_text
+from aegl.engine.examples_json import examples_json
+from aegl.engine.runs import CURVES_FILE, EXAMPLES_FILE, METRICS_FILE, PER_CLASS_FILE, write_bytes, write_text
 from aegl.metrics import DetectionTable, EvalResult, GroundTruth, evaluate, metrics_json, official, summary_json
 from aegl.metrics.class_table import as_csv, class_table, precision_curves
 from aegl.metrics.confusions import Confusion, find_confusions
@@ -105,8 +106,8 @@ class Scorer:
             table: detections of the whole split.
             folder: where to write ``metrics.json`` (the summary, counts, hash of the ground truth, table of classes,
                 scores of true and false detections by band, confusions, times and peak memory), the table of classes
-                as ``per_class.csv``, and ``pr_curves.npz`` (see :func:`aegl.metrics.class_table.precision_curves`).
-                None writes nothing.
+                as ``per_class.csv``, ``pr_curves.npz`` (see :func:`aegl.metrics.class_table.precision_curves`) and
+                ``examples.json`` (see :func:`aegl.engine.examples_json.examples_json`). None writes nothing.
             progress: told beforehand how much there is to score, and for about how long.
             inference_seconds: time the detections took, for the record.
 
@@ -137,6 +138,8 @@ class Scorer:
         if folder is not None:
             confusions = find_confusions(ground_truth, table, self._extras.confusions)
             self._write(folder, table, results, summary, confusions, seconds)
+            examples = examples_json(self._store, ground_truth, table, self._statistics)
+            write_text(folder / EXAMPLES_FILE, json.dumps(examples) + "\n")
         return summary
 
     def _wants(self, kind: str) -> bool:

@@ -23,7 +23,7 @@ def draw_detections(
     image: np.ndarray,
     *,
     boxes: np.ndarray,
-    scores: np.ndarray,
+    scores: np.ndarray | None,
     names: Sequence[str],
     bands: np.ndarray,
     band_names: Sequence[str],
@@ -34,7 +34,7 @@ def draw_detections(
     Args:
         image: ``[H, W, 3]`` uint8 RGB.
         boxes: ``[n, 4]`` ``x1 y1 x2 y2`` in pixels of ``image``.
-        scores: ``[n]`` in [0, 1]; higher ones are drawn over lower ones.
+        scores: ``[n]`` in [0, 1]; higher ones are drawn over lower ones. None for ground truth: only names are written.
         names: ``n`` class names.
         bands: ``[n]`` integers, index of each detection's class into ``band_names``.
         band_names: names of the bands, rarest first.
@@ -45,7 +45,7 @@ def draw_detections(
         An RGB picture: the image (enlarged by a whole number if it is small) with a legend below it.
     """
     colors = band_colors(len(band_names))
-    order = np.argsort(np.asarray(scores), kind="stable")
+    order = np.arange(len(boxes)) if scores is None else np.argsort(np.asarray(scores), kind="stable")
     own = [shade(colors[int(band)], _SHADES[i % len(_SHADES)]) for i, band in enumerate(bands)]
     scale = max(1, round(_READABLE_SIDE / max(image.shape[:2])))
     pixels = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
@@ -61,7 +61,8 @@ def draw_detections(
         painter.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=own[i], width=width)
     taken: list[Rectangle] = []
     for i in order[::-1]:  # the best detection chooses the place of its label first
-        _write_label(painter, f"{names[i]} {scores[i]:.2f}", boxes[i] * scale, own[i], font, canvas.size, taken)
+        label = names[i] if scores is None else f"{names[i]} {scores[i]:.2f}"
+        _write_label(painter, label, boxes[i] * scale, own[i], font, canvas.size, taken)
     counts = np.bincount(np.asarray(bands, dtype=np.int64), minlength=len(band_names))
     return _with_legend(canvas, [band_label(name) for name in band_names], colors, counts.tolist(), font)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aegl.plots.charts import class_ap, confusions, counts, curves, gradients, repeats, scores, training
+from aegl.plots.charts import class_ap, confusions, counts, curves, examples, gradients, repeats, scores, training
+from aegl.plotting.pictures import classes_of, rows_of_pictures
 from aegl.plotting.records import RunRecord, UnavailableError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_NOT_TERMS = frozenset({"iteration", "epoch", "seconds", "lr", "images_per_second", "loss"})
+_NOT_TERMS = frozenset({"iteration", "epoch", "seconds", "lr", "images_per_second", "data_share", "loss"})
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,14 @@ def _confusions(run: RunRecord) -> Figure:
     return confusions.top_confusions([(c["class"], c["predicted"], c["count"]) for c in found])
 
 
+def _examples(inputs: Inputs) -> Drawn:
+    first = _same_classes(inputs.runs)
+    rows = rows_of_pictures([run.examples["rarest"] for run in inputs.runs], classes_of(first))
+    if not rows:
+        raise UnavailableError(f"{first.folder}: the files of its example images are gone")
+    yield "examples", examples.picture_rows(["ground truth", *(run.name for run in inputs.runs)], rows)
+
+
 def _training(inputs: Inputs) -> Drawn:
     series = {run.name: run.results for run in _needed(inputs.runs, "runs=...")}
     yield "losses", training.losses(series)
@@ -207,5 +216,6 @@ FIGURES: Mapping[str, Kind] = {
     "pr_curves": Kind("precision against recall by band", _of_each_run("pr_curves", _pr_curves)),
     "scores": Kind("scores of true and false detections by band", _of_each_run("scores", _scores)),
     "calibration": Kind("how often a detection of a score is true, by band", _of_each_run("calibration", _calibration)),
+    "examples": Kind("images of the rarest classes: ground truth and what each run found (Figure 6)", _examples),
     "confusions": Kind("the most frequent confusions of classes", _of_each_run("confusions", _confusions)),
 }

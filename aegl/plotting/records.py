@@ -62,6 +62,13 @@ class RunRecord:
         names = ("instances", "negative_foreground", "negative_background")
         return {name: np.array([_number(row[name]) or 0.0 for row in rows]) for name in names}
 
+    @cached_property
+    def examples(self) -> Mapping[str, list[dict[str, Any]]]:
+        """``examples.json``. Raises :class:`UnavailableError` where there is none."""
+        file = self._file(runs.EXAMPLES_FILE, "the run was evaluated by an older version; evaluate it again")
+        content: dict[str, list[dict[str, Any]]] = json.loads(file.read_text(encoding="utf-8"))
+        return content
+
     @property
     def band_names(self) -> tuple[str, ...]:
         """Frequency bands, rarest first."""

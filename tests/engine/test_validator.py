@@ -64,6 +64,7 @@ def make_store() -> Any:
         ann_crowd=np.zeros(count, dtype=bool),
         ann_ignore=np.zeros(count, dtype=bool),
         segmentation=lambda a: [polygons[a]],
+        image_candidates=lambda i: [],
         neg_labels=lambda i: np.zeros(0, dtype=np.int64),
         not_exhaustive_labels=lambda i: np.zeros(0, dtype=np.int64),
         categories=SimpleNamespace(ids=np.array([3, 5, 8]), names=["ant", "bee", "cat"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from aegl.errors import AeglError, DataError
 from aegl.plotting.figures import FIGURES
@@ -44,6 +45,13 @@ def run(tmp_path: Path) -> Any:
             "iteration,epoch,lr,loss,cls,protocol,box/AP,mask/AP,mask/APr\n20,0.1,0.02,2.5,1.5,,,,\n40,0.2,0.02,2,1,,,,\n"
             "40,,,,,lvis,0.3,0.2,0.1\n"
         )
+        Image.effect_noise((90, 60), 60).convert("RGB").save(tmp_path / "picture.png")
+        thing = {"label": 1, "box": [10, 10, 30, 20], "mask": None}
+        entry = {
+            "image_id": 5, "file": str(tmp_path / "picture.png"), "height": 60, "width": 90, "found": 1,
+            "objects": [thing], "detections": [{**thing, "score": 0.7}],
+        }  # fmt: skip
+        (folder / "examples.json").write_text(json.dumps({"best": [], "worst": [], "rarest": [entry]}))
         (folder / "gradients.csv").write_text(
             "class,band,instances,positive,negative_foreground,negative_background\nant,r,3,1,2,3\nbee,f,90,1,1,9\n"
         )
