@@ -102,7 +102,8 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         asked = config.model_copy(update={"weights": str(trained.weights)})
         folder = str(_new_run(asked, "val", keep_args=True)) if world.is_main else ""
         run = Path(world.broadcast_text(folder))
-        dataset = evaluation_set(store, replace(meta, imgsz=config.imgsz, max_size=config.max_size))
+        sized = replace(meta, imgsz=config.imgsz, max_size=config.max_size)
+        dataset = evaluation_set(store, sized, trained.backend.canvas)
         batches = eval_loader(dataset, 1, config.workers, rank=world.rank, world_size=world.size)
         summary = validate(
             trained.backend,

@@ -70,8 +70,8 @@ class Detections(_MovesToDevice):
     """``[B, K]`` float32 in [0, 1]."""
     labels: Tensor
     """``[B, K]`` int64 in ``0..C-1``."""
-    masks: Tensor
-    """``[B, K, M, M]`` float32 probabilities over each box."""
+    masks: Tensor | None
+    """``[B, K, M, M]`` float32 probabilities over each box; None from a model that gives none."""
     num_detections: Tensor
     """``[B]`` int64."""
     complete: Tensor

@@ -33,14 +33,10 @@ class OnnxBackend:
         self.canvas = self._runtime.canvas
 
     def __call__(self, images: np.ndarray) -> Detections:
-        """Detect in ``[B, 3, H, W]`` images; see :meth:`aegl.runtime.Runtime.run` for what it raises.
-
-        A file without masks says that every mask is empty.
-        """
+        """Detect in ``[B, 3, H, W]`` images; see :meth:`aegl.runtime.Runtime.run` for what it raises."""
         outputs = self._runtime.run(images)
-        if "masks" not in outputs:
-            outputs["masks"] = np.zeros((*outputs["scores"].shape, 1, 1), dtype=np.float32)
-        return Detections(**{name: torch.from_numpy(np.ascontiguousarray(outputs[name])) for name in OUTPUTS})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
+        return Detections(**{name: tensors.get(name) for name in OUTPUTS})  # type: ignore[arg-type]  # masks alone may lack
 
     def require(self, asked: Config) -> None:
         """Refuse settings that the graph, in which they are fixed, cannot follow.

@@ -133,11 +133,11 @@ def check_parity(
 
 
 def with_masks_as(form: MaskForm, detections: Detections, images: np.ndarray) -> Detections:
-    """PyTorch's detections with masks as a file of that form has them (of ``none``: empty ones)."""
-    if form == "roi":
+    """PyTorch's detections with masks as a file of that form has them."""
+    if form == "roi" or detections.masks is None:
         return detections
     if form == "none":
-        return replace(detections, masks=torch.zeros_like(detections.scores)[..., None, None])
+        return replace(detections, masks=None)
     height, width = images.shape[2:]
     pasted = torch.zeros(*detections.scores.shape, height, width, dtype=torch.bool)
     for image, count in enumerate(detections.num_detections.tolist()):
@@ -154,13 +154,13 @@ class _Found:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    masks: Tensor
+    masks: Tensor | None
 
     @classmethod
     def of(cls, detections: Detections, image: int) -> _Found:
         count = int(detections.num_detections[image])
-        fields = (detections.boxes, detections.scores, detections.labels, detections.masks)
-        return cls(*(field[image, :count] for field in fields))
+        boxes, scores, labels = (x[image, :count] for x in (detections.boxes, detections.scores, detections.labels))
+        return cls(boxes, scores, labels, None if detections.masks is None else detections.masks[image, :count])
 
 
 def _compare(name: str, expected: Detections, found: Detections, tolerances: Tolerances) -> CaseReport:
@@ -185,7 +185,10 @@ def _differences(a: _Found, rows: np.ndarray, b: _Found, columns: np.ndarray) ->
     """``[n, 3]`` largest differences of each pair: box, score, mask."""
     pairs = [(a.boxes, b.boxes), (a.scores[:, None], b.scores[:, None])]
     columns_of_two = [(x[rows] - y[columns]).abs().amax(1) for x, y in pairs]
-    return torch.stack([*columns_of_two, _mask_differences(a.masks[rows], b.masks[columns])], dim=1).numpy()
+    masks = torch.zeros(len(rows))
+    if a.masks is not None and b.masks is not None:
+        masks = _mask_differences(a.masks[rows], b.masks[columns])
+    return torch.stack([*columns_of_two, masks], dim=1).numpy()
 
 
 def _mask_differences(a: Tensor, b: Tensor) -> Tensor:

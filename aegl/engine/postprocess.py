@@ -29,8 +29,9 @@ def to_original(
         max_det: most detections to keep.
     """
     count = int(detections.num_detections[row])
-    fields = (detections.boxes, detections.scores, detections.labels, detections.masks)
-    boxes, scores, labels, masks = (field[row, :count].numpy() for field in fields)
+    fields = (detections.boxes, detections.scores, detections.labels)
+    boxes, scores, labels = (field[row, :count].numpy() for field in fields)
+    masks = None if detections.masks is None else detections.masks[row, :count].numpy()
     return postprocess.to_original(
         boxes, scores, labels, masks, size=size, orig_size=orig_size, conf=conf, max_det=max_det
     )

@@ -30,7 +30,7 @@ class Prediction:
         boxes_orig: ``[n, 4]`` float64 ``x1 y1 x2 y2`` in pixels of the image.
         scores: ``[n]`` float64 in [0, 1].
         labels: ``[n]`` int64 in ``0..C-1``.
-        masks: ``n`` COCO run lengths ``{"size": [h, w], "counts": bytes}``.
+        masks: ``n`` COCO run lengths ``{"size": [h, w], "counts": bytes}``; empty from a model without masks.
         meta: classes and bands of the model.
     """
 
@@ -80,7 +80,7 @@ class Prediction:
             names=self.names,
             bands=np.asarray([self.meta.class_band[label] for label in self.labels], dtype=np.int64),
             band_names=self.meta.band_names,
-            mask_of=self.mask,
+            mask_of=self.mask if self.masks else None,
         )
 
 

@@ -166,11 +166,11 @@ def _paste(config: Config, segments: SegmentFolder | None) -> Paste | None:
     )
 
 
-def evaluation_set(store: AnnotationStore, meta: ModelMeta) -> DetectionDataset:
-    """Images of a split as the model wants them at test time."""
-    return DetectionDataset(store, preprocess_of(meta))
+def evaluation_set(store: AnnotationStore, meta: ModelMeta, canvas: tuple[int, int] | None = None) -> DetectionDataset:
+    """Images of a split as the model wants them at test time; see :class:`Preprocess` for ``canvas``."""
+    return DetectionDataset(store, preprocess_of(meta, canvas))
 
 
-def preprocess_of(meta: ModelMeta) -> Preprocess:
-    """The preprocessing a model was trained with."""
-    return Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value)
+def preprocess_of(meta: ModelMeta, canvas: tuple[int, int] | None = None) -> Preprocess:
+    """The preprocessing a model was trained with, made to fit the only canvas that an exported file takes, if any."""
+    return Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value, canvas)

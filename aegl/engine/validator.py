@@ -83,6 +83,8 @@ def validate(
         _require_all_images(seen, store)
         if save_predictions:
             _write_predictions(table, store, folder / PREDICTIONS_FILE)
+        if table.masks is None:
+            progress.message("the model gives no masks: only boxes are scored")
         summary = scorer.score(table, folder=folder, progress=progress, inference_seconds=seconds)
         del table  # it maps the files
         shutil.rmtree(parts, ignore_errors=True)
@@ -122,7 +124,8 @@ def _infer(
             found = to_original(detections, row, size=size, orig_size=orig_size, conf=conf, max_det=max_det)
             boxes = found.boxes_orig.copy()
             boxes[:, 2:] -= boxes[:, :2]
-            writer.append(image, found.labels, found.scores, boxes, [mask["counts"] for mask in found.masks])
+            masks = None if detections.masks is None else [mask["counts"] for mask in found.masks]
+            writer.append(image, found.labels, found.scores, boxes, masks)
         seen += len(batch.image_index)
         if world.is_main:
             progress.update(len(batch.image_index))

@@ -27,6 +27,8 @@ META_FILE = "meta.json"
 _FORMAT = 1
 _IMAGE = np.dtype([("image", "<i4"), ("detections", "<i4")])
 _RECORD = np.dtype([("label", "<i4"), ("mask_length", "<i4"), ("score", "<f8"), ("box", "<f8", 4)])
+_NO_MASK = -1
+"""Length of the mask of a detection that has none."""
 
 
 def create(folder: Path, store: AnnotationStore) -> None:
@@ -66,14 +68,26 @@ class ShardWriter:
         labels: np.ndarray,
         scores: np.ndarray,
         boxes_xywh_orig: np.ndarray,
-        masks: Sequence[bytes],
+        masks: Sequence[bytes] | None,
     ) -> None:
-        """Add one image's ``n`` detections; arguments as in :meth:`DetectionTableBuilder.append`."""
+        """Add one image's ``n`` detections.
+
+        Args:
+            image_index: row of the image in its store.
+            labels: ``[n]`` integers in ``0..C-1``.
+            scores: ``[n]``.
+            boxes_xywh_orig: ``[n, 4]``.
+            masks: ``n`` run length strings at the size of the image, or None from a model without masks.
+        """
         records = np.empty(len(labels), dtype=_RECORD)
         records["label"], records["score"], records["box"] = labels, scores, boxes_xywh_orig
-        records["mask_length"] = [len(mask) for mask in masks]
+        records["mask_length"] = _NO_MASK if masks is None else [len(mask) for mask in masks]
         image = np.array([(image_index, len(labels))], dtype=_IMAGE)
-        pieces = ((self._masks, b"".join(masks)), (self._records, records.tobytes()), (self._images, image.tobytes()))
+        pieces = (
+            (self._masks, b"".join(masks or ())),
+            (self._records, records.tobytes()),
+            (self._images, image.tobytes()),
+        )
         with _writing_to(self._folder):
             for file, piece in pieces:
                 file.write(piece)
@@ -114,16 +128,18 @@ def _read(path: Path) -> tuple[DetectionTable, int]:
     records = _whole(path.with_suffix(".records"), _RECORD)
     masks = _whole(path.with_suffix(".masks"), np.dtype(np.uint8))
     count = np.cumsum(images["detections"], dtype=np.int64)
-    bytes_needed = np.cumsum(np.concatenate([[0], records["mask_length"]]), dtype=np.int64)
+    length = np.maximum(records["mask_length"], 0)
+    bytes_needed = np.cumsum(np.concatenate([[0], length]), dtype=np.int64)
     complete = (count <= len(records)) & (bytes_needed[np.minimum(count, len(records))] <= len(masks))
     images = images[: len(images) if complete.all() else int(np.argmin(complete))]
     records = records[: int(images["detections"].sum())]
+    without_masks = bool((records["mask_length"] == _NO_MASK).any())
     table = DetectionTable(
         np.repeat(images["image"], images["detections"]),
         np.ascontiguousarray(records["label"]),
         np.ascontiguousarray(records["score"]),
         np.ascontiguousarray(records["box"]),
-        MaskColumn.packed(masks, records["mask_length"].astype(np.int32)),
+        None if without_masks else MaskColumn.packed(masks, length[: len(records)].astype(np.int32)),
     )
     return table, len(images)
 

@@ -109,6 +109,55 @@ def test_val_by_an_onnx_file_follows_a_higher_threshold_and_fewer_detections(
     assert len(best_only) == len({detection["image_id"] for detection in every})
 
 
+@pytest.fixture(scope="module")
+def portraits(val_images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The val split with every image made half as wide as it is high, as a COCO file."""
+    folder = tmp_path_factory.mktemp("portraits")
+    content = json.loads((val_images[0].parents[2] / "val.json").read_text())
+    for image in content["images"]:
+        with Image.open(val_images[0].parent / Path(image["file_name"]).name) as original:
+            original.resize((48, 96)).save(folder / Path(image["file_name"]).name)
+        image["width"], image["height"] = 48, 96
+    for thing in content["annotations"]:
+        x, y, width, height = thing["bbox"]
+        thing["bbox"] = [x / 2, y, width / 2, height]
+        thing["area"] /= 2
+        right, bottom = x / 2 + width / 2, y + height
+        thing["segmentation"] = [[x / 2, y, right, y, right, bottom, x / 2, bottom]]
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_file_of_fixed_landscape_size_takes_portraits(aegl: Any, best: Path, portraits: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(best, tmp_path / "fixed.pt"))
+    assert aegl("export", f"weights={copy}", "dynamic=false", "imgsz=64", "max_size=96", "parity=false").exit_code == 0
+    fixed = copy.with_suffix(".onnx")
+    content = summary(aegl("val", f"weights={fixed}", f"data={portraits}", f"project={tmp_path}", "--json"))
+    assert content["box"]["AP"] is not None
+    predictions = json.loads(Path(content["run"], "predictions.json").read_text())
+    assert predictions and all(0 <= p["bbox"][1] + p["bbox"][3] <= 96.001 for p in predictions)
+    assert max(p["bbox"][1] + p["bbox"][3] for p in predictions) > 80  # down to the end of the image
+
+
+@pytest.mark.slow
+def test_a_file_without_masks_has_no_figures_of_masks(
+    aegl: Any, best: Path, val_images: list[Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copy(best, tmp_path / "boxes.pt"))
+    assert aegl("export", f"weights={copy}", "masks=none").exit_code == 0
+    boxes = copy.with_suffix(".onnx")
+    result = aegl("val", f"weights={boxes}", f"project={tmp_path}", "--json")
+    content = summary(result)
+    assert "gives no masks: only boxes are scored" in result.stderr
+    of_model = summary(aegl("val", f"weights={best}", f"project={tmp_path}", "--json"))
+    assert content["mask"] is None
+    assert content["box"]["AP"] == pytest.approx(of_model["box"]["AP"], abs=1e-3)
+    words = ("predict", f"weights={boxes}", f"source={val_images[0]}", "conf=0.001", f"project={tmp_path}", "--json")
+    (image,) = summary(aegl(*words))["images"]
+    assert image["detections"] and all("mask" not in found for found in image["detections"])
+
+
 @pytest.mark.parametrize("kind", ["image", "folder", "glob"])
 def test_predict_draws_and_lists_what_it_found(
     aegl: Any, best: Path, val_images: list[Path], tmp_path: Path, kind: str
