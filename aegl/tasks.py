@@ -7,8 +7,6 @@ overrides: ``aegl val weights=best.pt`` evaluates on the model's own data at its
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +23,15 @@ from aegl.data_tasks import (
     data_stats,
     open_source,
 )
-from aegl.errors import ConfigError, DataError
+from aegl.errors import DataError
 from aegl.export_tasks import export
 from aegl.figure_tasks import plot, report, report_of
+from aegl.prediction_tasks import iter_predictions, predict
 from aegl.progress import Progress
-from aegl.trained import Overrides, Trained, open_trained, request_of
+from aegl.trained import Overrides, open_trained, request_of
 
 if TYPE_CHECKING:
     from aegl.data.source import DataSource
-    from aegl.engine.predictor import Prediction
     from aegl.engine.scorer import Scorer
     from aegl.longtail.statistics import ClassStatistics
 
@@ -58,18 +56,13 @@ __all__ = [
     "val",
 ]
 
-PREDICT_CONF = 0.3
-"""Score threshold of `predict` when none is given: fit to look at, unlike the 1e-4 that AP needs."""
-
 
 def train(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Train; see :func:`aegl.engine.build.train` for what comes back."""
-    from aegl.engine import build, resume
+    from aegl.engine import build
 
     config = load_config(overrides)
-    if config.resume:
-        resume.refuse_changes(resume.run_to_resume(config), overrides)
-    trained = build.train(config, progress)
+    trained = build.train(config, progress, asked=overrides)
     # Of several processes the main one has the figures, and writes.
     return {**trained, **report_of(Path(trained["run"]), config, progress)} if trained["metrics"] else trained
 
@@ -120,34 +113,6 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     return {**summary, "weights": str(trained.weights), **_files_of_scoring(run), **report}
 
 
-def predict(overrides: Overrides, progress: Progress) -> dict[str, Any]:
-    """Detect in the images of `source=`, write drawn images and ``predictions.json``, and return what was found."""
-    import json
-
-    from aegl.engine import runs
-
-    paths = _images(overrides)
-    trained = open_trained(overrides, progress, conf=PREDICT_CONF)
-    runs.check_free(trained.config.project, trained.config.name, exist_ok=trained.config.exist_ok)
-    predictions = _predictions(trained, paths, progress)
-    first = next(predictions)
-    run = _new_run(trained.config, "predict")
-    names = _file_names()
-    found: list[dict[str, Any]] = []
-    for prediction in itertools.chain([first], predictions):
-        if trained.config.save:
-            _write_image(prediction, run / names(prediction.path))
-        found.append(prediction.to_dict())
-    runs.write_text(run / runs.PREDICTIONS_FILE, json.dumps(found) + "\n")
-    return {"run": str(run), "images": found}
-
-
-def iter_predictions(overrides: Overrides, progress: Progress) -> Iterator[Prediction]:
-    """Detect in the images of `source=`, one at a time."""
-    paths = _images(overrides)
-    yield from _predictions(open_trained(overrides, progress, conf=PREDICT_CONF), paths, progress)
-
-
 def benchmark(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Measure a model in every engine; see :func:`aegl.benchmarking.benchmark.benchmark` for what comes back."""
     from aegl.benchmarking import benchmark as benchmarking
@@ -160,33 +125,6 @@ def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     from aegl.comparison import compare as comparison
 
     return comparison.compare(overrides, progress)
-
-
-def _images(overrides: Overrides) -> list[Path]:
-    from aegl.engine.sources import find_images
-
-    source = request_of(overrides).source
-    if source is None:
-        raise ConfigError("source: not given; name an image, a folder, or a pattern in quotes")
-    return find_images(source)
-
-
-def _predictions(trained: Trained, paths: list[Path], progress: Progress) -> Iterator[Prediction]:
-    from aegl.engine.predictor import predict as run_predictor
-
-    config = trained.config
-    progress.start("predict", len(paths), "image")
-    for prediction in run_predictor(
-        trained.backend,
-        paths,
-        conf=trained.backend.meta.conf if config.conf is None else config.conf,
-        max_det=config.max_det,
-        imgsz=config.imgsz,
-        max_size=config.max_size,
-    ):
-        progress.update(1)
-        yield prediction
-    progress.finish()
 
 
 def _new_run(config: Config, verb: str, *, keep_args: bool = False) -> Path:
@@ -257,25 +195,3 @@ def _files_of_scoring(run: Path) -> dict[str, str]:
 
     files = {"metrics": runs.METRICS_FILE, "per_class": runs.PER_CLASS_FILE, "pr_curves": runs.CURVES_FILE}
     return {"run": str(run), **{key: str(run / file) for key, file in files.items()}}
-
-
-def _file_names() -> Callable[[Path], str]:
-    """Names of drawn images: the image's own, numbered where images of several folders or kinds share one."""
-    taken: set[str] = set()
-
-    def name_for(path: Path) -> str:
-        numbered = (f"{path.stem}-{number}.jpg" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([f"{path.stem}.jpg"], numbered) if name not in taken)
-        taken.add(name)
-        return name
-
-    return name_for
-
-
-def _write_image(prediction: Prediction, path: Path) -> None:
-    from aegl.errors import RunError
-
-    try:
-        prediction.draw().save(path, quality=92)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror})") from error

@@ -18,12 +18,13 @@ Overrides = Mapping[str, Any]
 """Dotted keys to values, as the user gave them."""
 
 _OF_ONE_RUN = (
-    "project", "name", "exist_ok", "resume", "weights", "device", "workers", "split", "predictions", "source", "save",
+    "project", "name", "exist_ok", "resume", "weights", "device", "workers", "split", "predictions", "source",
+    "save", "save_txt", "save_json", "save_crops", "slice", "slice_overlap",
     "format", "opset", "dynamic", "parity", "to", "read_as", "output", "fraction", "images", "scorer", "boundary",
     "confusions", "host", "port", "threads", "max_batch", "max_delay_ms", "max_pixels", "max_body_mb", "concurrency",
     "timeout_s", "placement", "strict_gpu", "instances", "ensemble", "engines", "batches", "repeats", "ap",
     "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
-    "figures", "order", "measure", "report",
+    "figures", "class_order", "measure", "report",
 )  # fmt: skip
 """Keys of a training run that say nothing about the model it made."""
 

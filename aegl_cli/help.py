@@ -14,7 +14,10 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "checkpoint_every", "seed", "device", "workers", "project", "name", "exist_ok",
     ),
     "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
-    "predict": ("source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save"),
+    "predict": (
+        "source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save", "save_txt", "save_json",
+        "save_crops", "slice", "slice_overlap",
+    ),
     "export": (
         "weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity",
         "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
@@ -37,7 +40,7 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
         "batch", "sampler", "weights", "device", "workers", "project", "name",
     ),
-    "plot": ("runs", "data", "figures", "order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
+    "plot": ("runs", "data", "figures", "class_order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
     "report": ("runs", "output"),
     "cfg": (),
     "models": (),

@@ -29,7 +29,7 @@ LAYERS: dict[str, int] = {
             ("trained", "environment", "comparison", "benchmarking", "plotting"),
             ("reporting",),
             ("data_tasks", "serving_tasks"),
-            ("export_tasks", "figure_tasks"),
+            ("export_tasks", "figure_tasks", "prediction_tasks"),
             ("tasks",),
             ("detector",),
             ("aegl_cli",),

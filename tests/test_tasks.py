@@ -14,6 +14,7 @@ from aegl import tasks
 from aegl.config import load_config
 from aegl.engine.checkpoint import load_checkpoint
 from aegl.errors import CheckpointError, ConfigError, DataError
+from aegl.prediction_tasks import PREDICT_CONF
 from aegl.progress import SilentProgress
 from aegl.trained import find_weights, of_the_model, open_trained, request_of
 
@@ -67,7 +68,7 @@ def test_predict_has_a_threshold_of_its_own_unless_one_is_given(
     best: Path, tmp_path: Path, given: dict[str, float], in_file: str, expected: float
 ) -> None:
     (tmp_path / "my.yaml").write_text(in_file)
-    trained = open_trained({"weights": best, "cfg": tmp_path / "my.yaml", **given}, QUIET, conf=tasks.PREDICT_CONF)
+    trained = open_trained({"weights": best, "cfg": tmp_path / "my.yaml", **given}, QUIET, conf=PREDICT_CONF)
     assert trained.backend.meta.conf == trained.config.conf == expected
 
 

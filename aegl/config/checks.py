@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from aegl.config.hints import did_you_mean
 from aegl.config.schema import Config
+from aegl.config.training import LOGGERS
 from aegl.errors import ConfigError
 
 Finding = tuple[tuple[str, ...], str]
@@ -14,8 +16,10 @@ Finding = tuple[tuple[str, ...], str]
 
 def cross_checks(config: Config) -> Iterator[Finding]:
     """Every rule that the configuration breaks."""
+    yield from _resume(config)
     yield from _batch(config)
     yield from _schedule(config)
+    yield from _callbacks(config)
     yield from _sizes(config)
     yield from _bands(config)
     yield from _paste(config)
@@ -24,8 +28,13 @@ def cross_checks(config: Config) -> Iterator[Finding]:
     yield from _selector(config)
 
 
+def _resume(config: Config) -> Iterator[Finding]:
+    if config.resume == "auto" and config.name is None:
+        yield ("resume", "name"), "resume=auto: needs name=, by which it knows the run again"
+
+
 def _batch(config: Config) -> Iterator[Finding]:
-    if config.batch % config.accumulate:
+    if config.batch != "auto" and config.batch % config.accumulate:
         line = f"batch={config.batch}, accumulate={config.accumulate}: batch must be a multiple of accumulate"
         yield ("batch", "accumulate"), line
 
@@ -34,6 +43,15 @@ def _schedule(config: Config) -> Iterator[Finding]:
     shares = config.lr_milestones
     if any(not 0 < share <= 1 for share in shares) or not _rising(shares):
         yield ("lr_milestones",), f"lr_milestones={shares}: must be shares of training above 0 and up to 1, rising"
+
+
+def _callbacks(config: Config) -> Iterator[Finding]:
+    if config.patience and not config.val_every:
+        line = f"patience={config.patience}, val_every=0: there are no evaluations to wait for; give val_every"
+        yield ("patience", "val_every"), line
+    for text in config.loggers:
+        if text not in LOGGERS:
+            yield ("loggers",), f"loggers={text}: unknown{did_you_mean(text, LOGGERS)}; known are {', '.join(LOGGERS)}"
 
 
 def _sizes(config: Config) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -44,6 +44,10 @@ class Key:
     @property
     def alternatives(self) -> tuple[Any, ...]:
         """The types a value may have; ``NoneType`` among them where null is allowed."""
+        return tuple(_bare(alternative) for alternative in self._annotations)
+
+    @property
+    def _annotations(self) -> tuple[Any, ...]:
         annotation = self.field.annotation
         return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
@@ -72,7 +76,7 @@ class Key:
         kinds = [_words(alternative, _length(self.field.metadata)) for alternative in self.alternatives]
         bounds = " and ".join(
             f"{sign} {getattr(constraint, bound):g}"
-            for constraint in self.field.metadata
+            for constraint in [*self.field.metadata, *_own_metadata(self._annotations[0])]
             for bound, sign in _BOUNDS.items()
             if hasattr(constraint, bound)
         )
@@ -110,6 +114,18 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
 def _section(field: FieldInfo) -> type[BaseModel] | None:
     annotation = field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without constraints of its own."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _own_metadata(annotation: Any) -> list[Any]:
+    """Constraints of one alternative of several (``Annotated[int, Field(ge=1)] | Literal["auto"]``)."""
+    if get_origin(annotation) is not Annotated:
+        return []
+    return [m for extra in get_args(annotation)[1:] for m in getattr(extra, "metadata", [extra])]
 
 
 def _words(annotation: Any, length: str) -> str:

@@ -11,7 +11,7 @@ from aegl.config.schema import GROUPS, Config
 
 _HEADER = """\
 # Every key of aegl with its default: (what is allowed) what it means.
-# Generated from aegl/config/schema.py and sections.py by `python -m aegl.config.render > cfg/default.yaml`.
+# Generated from aegl/config/{training,schema,sections}.py by `python -m aegl.config.render > cfg/default.yaml`.
 # Give keys as key=value or --key value, nested ones with dots (loss.mu=0.7), or in a YAML file with cfg=<file>.
 """
 

@@ -116,10 +116,10 @@ class BackboneSection(Section):
     """The timm backbone."""
 
     name: str = Field("resnet50", description="Any timm model with `features_only` support.")
-    norm: Literal["frozen", "eval", "batch"] = Field(
+    norm: Literal["frozen", "eval", "batch", "sync"] = Field(
         "eval",
         description="Batch norm: frozen (statistics and affine fixed), eval (statistics fixed, affine trained), batch "
-        "(both trained). Other norms are not touched.",
+        "(both trained), sync (batch, over all GPUs of the run). Other norms are not touched.",
     )
     frozen_stages: int = Field(
         1, ge=-1, le=4, description="-1 none, 0 the stem, n the stem and the first n stages are not trained."

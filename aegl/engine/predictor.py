@@ -1,109 +1,46 @@
-"""Prediction on pictures: files in, one :class:`Prediction` per image out, as soon as it is ready."""
+"""Prediction on pictures: frames in, one :class:`Prediction` out for each, as soon as it is ready."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from aegl.data.preprocess import Preprocess, load_image
-from aegl.data.run_lengths import decode
+from aegl.data.preprocess import Preprocess
 from aegl.engine.backend import Backend
 from aegl.engine.postprocess import to_original
-from aegl.metadata import ModelMeta
-from aegl.plots.draw import draw_detections
-from aegl.runtime.postprocess import ImageDetections, detections_json
+from aegl.engine.prediction import Prediction
+from aegl.engine.slicing import Slicing, merged, tiles_of
+from aegl.engine.sources import Frame, of_file
+from aegl.runtime.postprocess import ImageDetections
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model found in one image; ``n`` detections by falling score.
-
-    Args:
-        path: the image.
-        orig_size: its height and width (turned as its EXIF orientation says).
-        boxes_orig: ``[n, 4]`` float64 ``x1 y1 x2 y2`` in pixels of the image.
-        scores: ``[n]`` float64 in [0, 1].
-        labels: ``[n]`` int64 in ``0..C-1``.
-        masks: ``n`` COCO run lengths ``{"size": [h, w], "counts": bytes}``; empty from a model without masks.
-        meta: classes and bands of the model.
-    """
-
-    path: Path
-    orig_size: tuple[int, int]
-    boxes_orig: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    masks: list[dict[str, Any]]
-    meta: ModelMeta
-
-    def __len__(self) -> int:
-        """Number of detections."""
-        return len(self.labels)
-
-    @property
-    def names(self) -> list[str]:
-        """``n`` class names."""
-        return [self.meta.names[label] for label in self.labels]
-
-    @property
-    def bands(self) -> list[str]:
-        """``n`` names of the classes' frequency bands."""
-        return [self.meta.band_names[self.meta.class_band[label]] for label in self.labels]
-
-    def mask(self, row: int) -> np.ndarray:
-        """``[h, w]`` bool mask of one detection."""
-        return decode(self.masks[row])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: path, size, and per detection class, band, score, box and mask (compressed RLE)."""
-        return {
-            "path": str(self.path),
-            "height": self.orig_size[0],
-            "width": self.orig_size[1],
-            "detections": detections_json(
-                self.meta, ImageDetections(self.boxes_orig, self.scores, self.labels, self.masks)
-            ),
-        }
-
-    def draw(self) -> Image.Image:
-        """The image with masks, boxes and labels in the colours of the bands; reads the file again."""
-        return draw_detections(
-            load_image(self.path, apply_exif=True),
-            boxes=self.boxes_orig,
-            scores=self.scores,
-            names=self.names,
-            bands=np.asarray([self.meta.class_band[label] for label in self.labels], dtype=np.int64),
-            band_names=self.meta.band_names,
-            mask_of=self.mask if self.masks else None,
-        )
+__all__ = ["Prediction", "predict"]
 
 
 def predict(
     backend: Backend,
-    paths: Sequence[Path],
+    images: Iterable[Frame | Path],
     *,
     conf: float,
     max_det: int | None = None,
     imgsz: int | None = None,
     max_size: int | None = None,
     batch: int = 1,
+    slicing: Slicing | None = None,
 ) -> Iterator[Prediction]:
     """Detect in images, a batch at a time.
 
     Args:
         backend: the model.
-        paths: image files.
+        images: frames, or paths of image files.
         conf: lowest score to report.
         max_det: most detections per image; default and upper limit: the model's own.
         imgsz: short side of the network input in pixels; default: the model's own.
         max_size: largest long side; default: the model's own.
         batch: images per call of the model.
+        slicing: detect in parts of the images too, for objects that are small in them; None for the whole alone.
 
     Raises:
         DataError: naming the image that cannot be read.
@@ -113,16 +50,43 @@ def predict(
         imgsz or meta.imgsz, max_size or meta.max_size, meta.stride, meta.pad_value, canvas=backend.canvas
     )
     limit = meta.max_det if max_det is None else min(max_det, meta.max_det)
-    remaining = iter(paths)
+    remaining = (image if isinstance(image, Frame) else of_file(image) for image in images)
     while chunk := list(itertools.islice(remaining, batch)):
-        images = [load_image(path, apply_exif=True) for path in chunk]
-        resized = [preprocess.resize(image)[0] for image in images]
-        detections = backend(preprocess.pad_batch(resized))
-        for row, (path, image, small) in enumerate(zip(chunk, images, resized, strict=True)):
-            orig_size = (image.shape[0], image.shape[1])
-            found = to_original(detections, row, size=small.shape[:2], orig_size=orig_size, conf=conf, max_det=limit)
-            yield _prediction(path, orig_size, found, meta)
+        pixels = [frame.load() for frame in chunk]
+        found = _detect(backend, preprocess, pixels, conf, limit)
+        for frame, image, whole in zip(chunk, pixels, found, strict=True):
+            if slicing is not None:
+                whole = _with_parts(backend, preprocess, image, whole, slicing, conf, limit, batch)
+            size = image.shape[0], image.shape[1]
+            yield Prediction(frame, size, whole.boxes_orig, whole.scores, whole.labels, whole.masks, meta)
 
 
-def _prediction(path: Path, orig_size: tuple[int, int], found: ImageDetections, meta: ModelMeta) -> Prediction:
-    return Prediction(path, orig_size, found.boxes_orig, found.scores, found.labels, found.masks, meta)
+def _with_parts(
+    backend: Backend,
+    preprocess: Preprocess,
+    image: np.ndarray,
+    whole: ImageDetections,
+    slicing: Slicing,
+    conf: float,
+    limit: int,
+    batch: int,
+) -> ImageDetections:
+    """What was found in the whole image, merged with what is found in its tiles."""
+    tiles = tiles_of(image.shape[:2], slicing)
+    parts = [image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles]
+    inside: list[ImageDetections] = []
+    for start in range(0, len(parts), batch):
+        inside += _detect(backend, preprocess, parts[start : start + batch], conf, limit)
+    return merged(whole, inside, tiles, image.shape[:2], limit)
+
+
+def _detect(
+    backend: Backend, preprocess: Preprocess, images: Sequence[np.ndarray], conf: float, limit: int
+) -> list[ImageDetections]:
+    """What the model finds in each image, in pixels of that image."""
+    resized = [preprocess.resize(image)[0] for image in images]
+    detections = backend(preprocess.pad_batch(resized))
+    return [
+        to_original(detections, row, size=small.shape[:2], orig_size=image.shape[:2], conf=conf, max_det=limit)
+        for row, (image, small) in enumerate(zip(images, resized, strict=True))
+    ]

@@ -31,7 +31,7 @@ def plot(
     """Draw the figures that are asked for, or all that can be made.
 
     Args:
-        overrides: `runs`, `data` (several with commas), `figures`, `output`, `order`, `measure`.
+        overrides: `runs`, `data` (several with commas), `figures`, `output`, `class_order`, `measure`.
         progress: told which figures cannot be made, and why, where none were named.
         open_source: opens a data set.
 
@@ -48,7 +48,7 @@ def plot(
     inputs = Inputs(
         open_records(config.runs or []),
         _data(overrides, progress, open_source),
-        order=config.order,
+        order=config.class_order,
         measure=config.measure,
     )
     if not inputs.runs and not inputs.data:
