@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from aegl.errors import ConfigError
 from aegl.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from aegl.engine.callbacks import Callback
     from aegl.engine.predictor import Prediction
 
 WEIGHT_SUFFIXES = (".pt", ".onnx")
@@ -41,9 +42,15 @@ class Detector:
         else:
             self._keys["model"] = str(model)
 
-    def train(self, **keys: Any) -> dict[str, Any]:
-        """Train, evaluate, and keep the best weights for later calls. Returns what ``aegl train --json`` prints."""
-        result = tasks.train(self._overrides(keys), self._progress)
+    def train(self, *, callbacks: Sequence[Callback | str] = (), **keys: Any) -> dict[str, Any]:
+        """Train, evaluate, and keep the best weights for later calls. Returns what ``aegl train --json`` prints.
+
+        ``callbacks`` are told of what happens: objects, or texts ``file.py:Class`` as the key holds them.
+        """
+        named = [each for each in callbacks if isinstance(each, str)]
+        objects = tuple(each for each in callbacks if not isinstance(each, str))
+        overrides = self._overrides({"callbacks": named, **keys} if named else keys)
+        result = tasks.train(overrides, self._progress, objects)
         self.weights = Path(result["best"])
         return result
 
@@ -62,6 +69,10 @@ class Detector:
     def benchmark(self, **keys: Any) -> dict[str, Any]:
         """Measure time, memory and, with ``ap=True``, AP in PyTorch and in ONNX Runtime; returns the table's rows."""
         return tasks.benchmark(self._trained(keys), self._progress)
+
+    def tune(self, space: Mapping[str, Any] | str | Path, **keys: Any) -> dict[str, Any]:
+        """Search hyper-parameters: ``{"lr": "0.001..0.1:log", "optimizer": ["sgd", "adamw"]}``, or a YAML file."""
+        return tasks.tune({**self._overrides(keys), "space": space}, self._progress)
 
     def _overrides(self, keys: dict[str, Any]) -> dict[str, Any]:
         own = {"weights": str(self.weights)} if self.weights else {}

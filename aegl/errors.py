@@ -1,7 +1,8 @@
 """The errors a user can cause or must hear of. The command line turns each into one message and an exit code.
 
 Exit codes: 0 success, 1 something failed while running (:class:`RunError`), 2 a wrong input (all other children), and
-128 + n after signal n (130 for Ctrl-C), what was trained being saved.
+128 + n after signal n (130 for Ctrl-C), what was trained being saved. A process that hung and was ended by its watchdog
+(:mod:`aegl.engine.watchdog`) has 75.
 """
 
 

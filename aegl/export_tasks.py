@@ -19,6 +19,7 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     With format=triton a model repository is made of the file too; then `weights=` may be an ONNX file.
     """
     from aegl.engine.checkpoint import load_checkpoint
+    from aegl.engine.memory import EXPORT_REMEDIES, out_of_memory_told
     from aegl.engine.restore import rebuild_model
     from aegl.export.deliver import deliver, deliver_existing
     from aegl.export.graph_forms import GraphForm
@@ -34,16 +35,17 @@ def export(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     checkpoint = load_checkpoint(weights)
     config = load_config(overrides, base=of_the_model(checkpoint.config))
     model, meta = rebuild_model(checkpoint, config)
-    exported = export_and_prove(
-        model,
-        replace(meta, imgsz=config.imgsz, max_size=config.max_size),
-        weights.with_suffix(".onnx"),
-        config=of_the_model(config.model_dump(mode="json")),
-        opset=config.opset,
-        dynamic=config.dynamic,
-        parity=config.parity,
-        progress=progress,
-        form=GraphForm(config.masks, config.preprocess),
-        precision=choose_precision(config, partial(open_source, config, progress)),
-    )
+    with out_of_memory_told(lambda: f"exporting {weights}", EXPORT_REMEDIES):
+        exported = export_and_prove(
+            model,
+            replace(meta, imgsz=config.imgsz, max_size=config.max_size),
+            weights.with_suffix(".onnx"),
+            config=of_the_model(config.model_dump(mode="json")),
+            opset=config.opset,
+            dynamic=config.dynamic,
+            parity=config.parity,
+            progress=progress,
+            form=GraphForm(config.masks, config.preprocess),
+            precision=choose_precision(config, partial(open_source, config, progress)),
+        )
     return deliver(exported, config, progress)

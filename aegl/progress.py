@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
+
+Figures = Mapping[str, Mapping[str, float | None]]
+"""Figures in [0, 1] by row and column, ``{"mask": {"AP": 0.25, "APr": None}}``; None where there is none."""
 
 
 class Progress(Protocol):
@@ -12,10 +16,13 @@ class Progress(Protocol):
         """Begin work of ``total`` units (None if unknown)."""
 
     def update(self, n: int = 1, **fields: float | str) -> None:
-        """``n`` more units are done; ``fields`` are the newest figures to show."""
+        """``n`` more units are done; ``fields`` are the newest figures to show, those that matter most first."""
 
     def message(self, text: str) -> None:
         """Say something worth a line."""
+
+    def figures(self, title: str, figures: Figures, before: Figures) -> None:
+        """Show a small table, and how it has changed from ``before`` (empty: nothing to compare with)."""
 
     def finish(self) -> None:
         """The work begun last is done."""
@@ -31,6 +38,9 @@ class SilentProgress:
         """See :class:`Progress`."""
 
     def message(self, text: str) -> None:
+        """See :class:`Progress`."""
+
+    def figures(self, title: str, figures: Figures, before: Figures) -> None:
         """See :class:`Progress`."""
 
     def finish(self) -> None:

@@ -32,6 +32,7 @@ from aegl.trained import Overrides, open_trained, request_of
 
 if TYPE_CHECKING:
     from aegl.data.source import DataSource
+    from aegl.engine.callbacks import Callback
     from aegl.engine.scorer import Scorer
     from aegl.longtail.statistics import ClassStatistics
 
@@ -53,16 +54,17 @@ __all__ = [
     "predict",
     "report",
     "train",
+    "tune",
     "val",
 ]
 
 
-def train(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+def train(overrides: Overrides, progress: Progress, callbacks: tuple[Callback, ...] = ()) -> dict[str, Any]:
     """Train; see :func:`aegl.engine.build.train` for what comes back."""
     from aegl.engine import build
 
     config = load_config(overrides)
-    trained = build.train(config, progress, asked=overrides)
+    trained = build.train(config, progress, callbacks, asked=overrides)
     # Of several processes the main one has the figures, and writes.
     return {**trained, **report_of(Path(trained["run"]), config, progress)} if trained["metrics"] else trained
 
@@ -125,6 +127,13 @@ def compare(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     from aegl.comparison import compare as comparison
 
     return comparison.compare(overrides, progress)
+
+
+def tune(overrides: Overrides, progress: Progress) -> dict[str, Any]:
+    """Search hyper-parameters; see :func:`aegl.tuning.tune.tune` for what comes back."""
+    from aegl.tuning import tune as tuning
+
+    return tuning.tune(overrides, progress)
 
 
 def _new_run(config: Config, verb: str, *, keep_args: bool = False) -> Path:

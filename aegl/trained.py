@@ -59,6 +59,8 @@ def open_trained(overrides: Overrides, progress: Progress, *, conf: float | None
         onnx = OnnxBackend(weights, device=request.device)
         # A graph cannot go below the threshold that is fixed in it.
         config = load_config(given, base=_with_conf(onnx.config, None if conf is None else max(conf, onnx.meta.conf)))
+        if "max_det" not in given:  # other data may have another default, which nobody asked for
+            config = config.model_copy(update={"max_det": min(config.max_det, onnx.meta.max_det)})
         onnx.require(config)
         return Trained(weights, onnx, config)
     from aegl.engine.backend import TorchBackend

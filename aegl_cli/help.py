@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aegl.config.fields import keys
+from aegl_cli.keyvalue import FLAGS
 
 COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
 OF_VERB: dict[str, tuple[str, ...]] = {
     "train": (
         "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler",
         "loss", "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
-        "checkpoint_every", "seed", "device", "workers", "project", "name", "exist_ok",
+        "patience", "loggers", "callbacks", "checkpoint_every", "seed", "device", "workers", "project", "name",
+        "exist_ok",
     ),
     "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
     "predict": (
@@ -40,6 +42,10 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
         "batch", "sampler", "weights", "device", "workers", "project", "name",
     ),
+    "tune": (
+        "space", "trials", "objective", "prune", "startup_trials", "seed", "data", "model", "method", "schedule",
+        "epochs", "iterations", "batch", "val_every", "patience", "device", "workers", "project", "name",
+    ),
     "plot": ("runs", "data", "figures", "class_order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
     "report": ("runs", "output"),
     "cfg": (),
@@ -48,6 +54,8 @@ OF_VERB: dict[str, tuple[str, ...]] = {
     "checks": (),
 }  # fmt: skip
 USAGE = {
+    "tune": "aegl tune data=<data> space.<key>=<range> [space.<key>=<range> ...] [key=value ...]\n"
+    "A range is low..high, low..high:log, a|b|c, or auto (all that the key allows); docs/tuning.md has more.",
     "compare": "aegl compare methods=a,b+sampler=rfs | recipes=a,b | entries=file.yaml | runs=a,b [key=value ...]",
     "data": "aegl data check|stats|advise|download|convert|split|coco_lt|segments data=<name, YAML, folder or JSON>",
     "report": "aegl report runs/train [runs/train2 ...]",
@@ -65,7 +73,7 @@ def verb_help(verb: str, summary: str) -> str:
         width = max(len(name) for name, _ in entries)
         lines += ["", "Keys that matter here (`aegl cfg` shows all):"]
         lines += [f"  {name.ljust(width)}  {text}" for name, text in entries]
-    return "\n".join([*lines, "", "  --json  print the result as one JSON object on standard output"])
+    return "\n".join([*lines, "", *(f"  {flag.ljust(9)}{text}" for flag, text in FLAGS.items())])
 
 
 def _entries(name: str) -> Iterator[tuple[str, str]]:

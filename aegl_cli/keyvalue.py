@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 from aegl.errors import ConfigError
 
+FLAGS = {
+    "--json": "print the result as one JSON object on standard output",
+    "--quiet": "no progress: on standard error only warnings and errors, on standard output the result",
+}
+"""Words that every verb takes and that are no keys of the configuration, with their help."""
 
-def parse(words: Sequence[str], *, positional: str | None = None, many: bool = False) -> tuple[dict[str, str], bool]:
-    """Arguments of a verb.
+
+def parse(words: Sequence[str], *, positional: str | None = None, many: bool = False) -> dict[str, str]:
+    """Arguments of a verb, without the flags among them.
 
     Args:
         words: as the shell gave them.
@@ -16,19 +22,17 @@ def parse(words: Sequence[str], *, positional: str | None = None, many: bool = F
         many: whether further bare words add to it.
 
     Returns:
-        Values by dotted key, and whether `--json` was given.
+        Values by dotted key.
 
     Raises:
         ConfigError: for a word that is neither, or a key given twice with different values.
     """
     found: dict[str, str] = {}
     bare: list[str] = []
-    as_json = False
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if word == "--json":
-            as_json = True
+        if word in FLAGS:
             continue
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
@@ -52,7 +56,7 @@ def parse(words: Sequence[str], *, positional: str | None = None, many: bool = F
         if found.get(key, value) != value:
             raise ConfigError(f"{key}: given twice, as {found[key]} and as {value}")
         found[key] = value
-    return found, as_json
+    return found
 
 
 def _is_pair(word: str) -> bool:

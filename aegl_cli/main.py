@@ -17,6 +17,7 @@ VERBS = {
     "serve": "Serve an exported model over HTTP: KServe v2, image files, a page to try it.",
     "benchmark": "Measure a model in PyTorch and ONNX Runtime: time, memory, AP, side by side.",
     "compare": "Train methods or recipes side by side, or collect runs; own beside published numbers.",
+    "tune": "Search hyper-parameters: trials in parallel, bad ones ended early, the best written down.",
     "plot": "Draw figures of runs and data sets: class counts, AP by class, curves, calibration, gradients.",
     "report": "Write one HTML page of a run, or of several side by side.",
     "data": "Check, count, advise on, download, convert or split a data set.",
@@ -65,8 +66,9 @@ def _command(verb: str) -> click.Command:
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Arguments are key=value or --key value: aegl train data=shapes_lt model=mini method=fbs_aegl. "
-    "--json prints the result as one JSON object. aegl <verb> --help lists the verb's keys. "
-    "Exit codes: 0: done; 1: the run failed; 2: a wrong input; 128 + n: stopped by signal n (130: Ctrl-C).",
+    "--json prints the result as one JSON object, --quiet shows no progress. aegl <verb> --help lists the verb's keys. "
+    "Exit codes: 0: done; 1: the run failed; 2: a wrong input; "
+    "75: no progress (watchdog_minutes); 128 + n: stopped by signal n (130: Ctrl-C).",
 )
 @click.version_option(__version__, prog_name="aegl")
 def cli() -> None:

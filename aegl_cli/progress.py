@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
 from typing import TextIO
 
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aegl.progress import Figures
+from aegl_cli.bar import Bar
+from aegl_cli.terminal import open_console, showable
+
+_DRAW_EVERY = 0.1
+"""Seconds between two states of a bar on a terminal."""
 _LINE_EVERY = 10.0
-"""Seconds between lines where standard error is no terminal."""
+"""Seconds between two lines about the same work where standard error is no terminal."""
+_BRIEF = 1.0
+"""Work without figures that took less, in seconds, leaves no line."""
+_ERASE_LINE = "\r\x1b[2K"
+_VALUE_WIDTH = 5
 
 
 class ConsoleProgress:
     """Implements :class:`aegl.progress.Progress`.
+
+    What cannot be written, because nobody reads any more or the disk is full, is left out: no run ends for that.
 
     Args:
         stream: where to write; standard error by default.
@@ -20,93 +37,155 @@ class ConsoleProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._is_terminal = self._stream.isatty()
-        self._name = ""
-        self._unit = ""
-        self._total: int | None = None
-        self._done = 0
-        self._begun_with = 0
-        self._started = self._shown = 0.0
-        self._fields: dict[str, float | str] = {}
+        self._console = open_console(self._stream)
+        self._is_live = self._console.is_terminal
+        self._bar: Bar | None = None
+        self._shown = 0.0
 
     def start(self, name: str, total: int | None, unit: str) -> None:
         """Begin a bar."""
-        self._name, self._total, self._unit = name, total, unit
-        self._done = self._begun_with = 0
-        self._fields = {}
-        self._started = self._shown = time.monotonic()
+        self._shown = time.monotonic()
+        self._bar = Bar(self._showable(name), total, unit, self._shown)
+        if self._is_live:
+            self._put()
 
     def update(self, n: int = 1, **fields: float | str) -> None:
         """Move the bar and renew its figures."""
-        if self._done == 0 and n > 1:
-            self._begun_with = n  # a resumed run: the time left follows from what is done now
-        self._done += n
-        self._fields.update(fields)
+        if self._bar is None:
+            return
         now = time.monotonic()
-        if now - self._shown >= (0.1 if self._is_terminal else _LINE_EVERY):
-            self._shown = now
-            self._write(self._line(now))
+        self._bar.advance(n, fields, now)
+        if now - self._shown < (_DRAW_EVERY if self._is_live else _LINE_EVERY):
+            return
+        self._shown = now
+        if self._is_live:
+            self._put()
+        else:
+            self._put(Text(self._showable(self._bar.line(now))))
 
     def message(self, text: str) -> None:
         """Write a line of its own."""
-        self._clear()
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        self._put(Text(self._showable(text)))
+
+    def error(self, text: str) -> None:
+        """Write a line that says that something went wrong."""
+        self._marked("error:", "bold red", text)
+
+    def warning(self, text: str) -> None:
+        """Write a line that says that something may be wrong."""
+        self._marked("warning:", "bold yellow", text)
+
+    def failure(self, text: str, *, process: int = 0) -> None:
+        """Write why the command fails.
+
+        Args:
+            text: what is wrong and what to do.
+            process: its number among those that torchrun started; the main one needs no naming.
+        """
+        self._marked(f"aegl: error in process {process}:" if process else "aegl: error:", "bold red", text)
+
+    def figures(self, title: str, figures: Figures, before: Figures) -> None:
+        """Show figures in percent with their change: a table on a terminal, a line elsewhere."""
+        table = _table(figures, before)
+        if self._is_live and self._console.measure(table).maximum <= self._console.width:
+            self._put(Text(f"{self._showable(title)}, percent", style="bold"), table)
+        else:
+            self._put(Text(self._showable(f"{title}: {_sentence(figures, before)}")))
 
     def finish(self) -> None:
         """Leave the last state of the bar."""
-        if self._name:
-            self._clear()
-            self._stream.write(self._line(time.monotonic()) + "\n")
+        bar, self._bar = self._bar, None
+        if bar is None:
+            return
+        now = time.monotonic()
+        if bar.fields or bar.seconds(now) >= _BRIEF:
+            self._put(Text(self._showable(bar.last(now, self._width if self._is_live else None))))
+        elif self._is_live:
+            self._put()
+
+    @property
+    def _width(self) -> int:
+        """The last column stays free: some terminals begin a new line when it is written."""
+        return self._console.width - 1
+
+    def _put(self, *lines: RenderableType) -> None:
+        """Write lines where the bar stands, and the bar below."""
+        with contextlib.suppress(OSError):
+            with self._console.capture() as captured:
+                for line in lines:
+                    self._console.print(line)
+                if self._is_live and self._bar is not None:
+                    is_ascii = not self._console.encoding.startswith("utf")
+                    self._console.print(self._bar.drawn(time.monotonic(), self._width, is_ascii=is_ascii), end="")
+            self._stream.write((_ERASE_LINE if self._is_live else "") + captured.get())
             self._stream.flush()
-            self._name = ""
 
-    def _line(self, now: float) -> str:
-        seconds = now - self._started
-        rate = (self._done - self._begun_with) / seconds if seconds > 0 else 0.0
-        of = f"/{self._total}" if self._total is not None else ""
-        parts = [f"{self._name} {self._done}{of} {_plural(self._unit)}", f"{rate:.1f}/s"]
-        if self._total is not None and rate > 0:
-            parts.append(f"{_duration(max(self._total - self._done, 0) / rate)} left")
-        parts += [f"{key} {_figure(value)}" for key, value in self._fields.items() if key != "eta_s"]
-        return "  ".join(parts)
+    def _marked(self, mark: str, style: str, text: str) -> None:
+        self._put(Text.assemble((mark, style), " ", self._showable(text)))
 
-    def _write(self, line: str) -> None:
-        if self._is_terminal:
-            self._stream.write(f"\r\x1b[2K{line}")
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
-
-    def _clear(self) -> None:
-        if self._is_terminal and self._name:
-            self._stream.write("\r\x1b[2K")
+    def _showable(self, text: str) -> str:
+        return showable(text, self._stream)
 
 
 class LogToProgress(logging.Handler):
-    """Shows the library's log records as messages."""
+    """Shows the library's log records as messages.
 
-    def __init__(self, progress: ConsoleProgress) -> None:
-        super().__init__(logging.INFO)
+    Args:
+        progress: where.
+        level: the least that is shown.
+    """
+
+    def __init__(self, progress: ConsoleProgress, level: int = logging.INFO) -> None:
+        super().__init__(level)
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record; warnings and errors say that they are."""
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self._progress.message(prefix + record.getMessage())
+        if record.levelno < logging.WARNING:
+            self._progress.message(record.getMessage())
+        elif record.levelno < logging.ERROR:
+            self._progress.warning(record.getMessage())
+        else:
+            self._progress.error(record.getMessage())
 
 
-def _plural(unit: str) -> str:
-    return f"{unit}es" if unit.endswith("s") else f"{unit}s"
+def _table(figures: Figures, before: Figures) -> Table:
+    names = list(dict.fromkeys(name for row in figures.values() for name in row))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("", *(name.rjust(_VALUE_WIDTH) for name in names)):
+        table.add_column(heading)
+    for kind, row in figures.items():
+        table.add_row(kind, *(_cell(row.get(name), before.get(kind, {}).get(name)) for name in names))
+    return table
 
 
-def _figure(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+def _cell(value: float | None, before: float | None) -> Text:
+    cell = Text(_percent(value).rjust(_VALUE_WIDTH))
+    change = _change(value, before)
+    if change:
+        style = {"+": "green", "-": "red"}[change[0]] if float(change) else "dim"
+        cell.append(" " + change, style)
+    return cell
 
 
-def _duration(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+def _sentence(figures: Figures, before: Figures) -> str:
+    return "; ".join(
+        f"{kind} " + ", ".join(_with_change(name, row[name], before.get(kind, {}).get(name)) for name in row)
+        for kind, row in figures.items()
+    )
+
+
+def _with_change(name: str, value: float | None, before: float | None) -> str:
+    change = _change(value, before)
+    return f"{name} {_percent(value)}" + (f" ({change})" if change else "")
+
+
+def _change(value: float | None, before: float | None) -> str:
+    """In percentage points; empty where there is nothing to compare."""
+    if value is None or before is None:
+        return ""
+    return f"{round(100 * (value - before), 1) + 0.0:+.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from aegl_cli.terminal import terminal_width
 
 KINDS = ("box", "mask", "boundary")
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 BAND_FIGURES = ("AP", "AP50", "AR")
+_NARROWEST = 20
+"""Characters below which a column is not wrapped."""
 
 
 def figures_table(summary: Mapping[str, Any]) -> str:
@@ -44,10 +50,30 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def listing(rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+def listing(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Columns aligned to the left.
+
+    Args:
+        rows: of equal length.
+        width: characters of a line, into which the words of the last column are wrapped; by default those of the
+            terminal that standard output is, and if it is none, one line a row.
+    """
+    width = width or terminal_width(sys.stdout)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    indent = sum(each + 2 for each in widths)
+    lines = []
+    for row in rows:
+        first, *further = _wrapped(row[-1], width - indent) if width else [row[-1]]
+        lines.append("  ".join([*(cell.ljust(each) for cell, each in zip(row, widths, strict=False)), first]).rstrip())
+        lines += [" " * indent + line for line in further]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words; a path stays whole, so that it can be copied. Where no column would be left: one line."""
+    if width < _NARROWEST:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def nested(values: Mapping[str, Any], indent: str = "") -> str:

@@ -8,12 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from aegl.errors import AeglError
 from aegl.progress import Progress, SilentProgress
 from aegl_cli.keyvalue import parse
 from aegl_cli.progress import ConsoleProgress, LogToProgress
+from aegl_cli.terminal import showable
 
 Task = Callable[[dict[str, str], Progress], dict[str, Any]]
 Render = Callable[[dict[str, Any]], str]
@@ -39,7 +41,7 @@ def run(
     what went wrong with them.
 
     Args:
-        words: arguments of the verb.
+        words: arguments of the verb; ``--json`` among them gives the result as JSON, ``--quiet`` leaves out progress.
         task: configuration keys and progress to a JSON-able result.
         render: the result as text.
         positional: key that a bare word stands for.
@@ -51,22 +53,26 @@ def run(
     """
     rank = _rank()
     console = ConsoleProgress()
-    as_json = "--json" in words
+    as_json, is_quiet = "--json" in words, "--quiet" in words
     try:
-        overrides, as_json = parse(words, positional=positional, many=many)
-        with _library_logs_to(logging.NullHandler() if rank else LogToProgress(console)):
-            result = task(overrides, SilentProgress() if rank else console)
+        overrides = parse(words, positional=positional, many=many)
+        handler = LogToProgress(console, logging.WARNING if is_quiet else logging.INFO)
+        with contextlib.ExitStack() as stack:
+            stack.callback(console.finish)
+            stack.enter_context(_library_logs_to(logging.NullHandler() if rank else handler))
+            # Standard output is for the result: what other packages print is progress, and goes where that goes.
+            aside = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8")) if is_quiet else sys.stderr
+            stack.enter_context(contextlib.redirect_stdout(aside))
+            result = task(overrides, SilentProgress() if rank or is_quiet else console)
         if not rank:
             _write(json.dumps(result, allow_nan=False) if as_json else render(result))
         return 0 if passed(result) else NOT_PASSED
     except AeglError as error:
-        console.finish()
-        console.message(f"aegl: error{f' in process {rank}' if rank else ''}: {error}")
+        console.failure(str(error), process=rank)
         if as_json and not rank:
             _write(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code
     except KeyboardInterrupt:
-        console.finish()
         console.message("aegl: interrupted")
         return INTERRUPTED
 
@@ -78,17 +84,15 @@ def _rank() -> int:
 
 @contextlib.contextmanager
 def _library_logs_to(handler: logging.Handler) -> Iterator[None]:
-    """Also keeps standard output for the result, whatever other packages print."""
     logger = logging.getLogger("aegl")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
         logger.removeHandler(handler)
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(showable(text, sys.stdout) + "\n")
     sys.stdout.flush()

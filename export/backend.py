@@ -9,6 +9,7 @@ import torch
 
 from aegl.config import Config
 from aegl.config.values import shown
+from aegl.engine.memory import INFERENCE_REMEDIES, describe_images, out_of_memory_told
 from aegl.errors import ExportError
 from aegl.runtime import Runtime
 from aegl.runtime.graph import OUTPUTS
@@ -34,7 +35,8 @@ class OnnxBackend:
 
     def __call__(self, images: np.ndarray) -> Detections:
         """Detect in ``[B, 3, H, W]`` images; see :meth:`aegl.runtime.Runtime.run` for what it raises."""
-        outputs = self._runtime.run(images)
+        with out_of_memory_told(lambda: describe_images(images), INFERENCE_REMEDIES):
+            outputs = self._runtime.run(images)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in outputs.items()}
         return Detections(**{name: tensors.get(name) for name in OUTPUTS})  # type: ignore[arg-type]  # masks alone may lack
 

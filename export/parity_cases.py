@@ -38,6 +38,12 @@ def parity_cases(meta: ModelMeta, canvas: tuple[int, int] | None) -> Iterator[tu
     yield "batch of 3", np.stack([_scene(rng, usual, 6), blank, _scene(rng, usual, 60)])
 
 
+def is_blank(images: np.ndarray) -> np.ndarray:
+    """``[B]`` bool, which of ``[B, 3, H, W]`` uint8 images show nothing but noise."""
+    flat = images.reshape(*images.shape[:2], -1)
+    return np.asarray((np.ptp(flat, axis=2) <= 2 * _NOISE).all(axis=1))
+
+
 def _blank(rng: np.random.Generator, meta: ModelMeta, size: tuple[int, int]) -> np.ndarray:
     """Nothing but padding."""
     return _noisy(rng, np.broadcast_to(np.asarray(meta.pad_value)[:, None, None], (3, *size)))

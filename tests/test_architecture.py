@@ -26,7 +26,7 @@ LAYERS: dict[str, int] = {
             ("metrics", "plots", "runtime"),
             ("engine",),
             ("export", "serving"),
-            ("trained", "environment", "comparison", "benchmarking", "plotting"),
+            ("trained", "environment", "comparison", "benchmarking", "plotting", "tuning"),
             ("reporting",),
             ("data_tasks", "serving_tasks"),
             ("export_tasks", "figure_tasks", "prediction_tasks"),

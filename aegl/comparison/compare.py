@@ -15,7 +15,7 @@ from aegl.config import Config, load_config
 from aegl.config.values import read_mapping
 from aegl.engine import runs
 from aegl.engine.distributed import World, join_world
-from aegl.engine.trainer import fitness
+from aegl.engine.fitness import fitness
 from aegl.errors import ConfigError
 from aegl.progress import Progress
 

@@ -13,6 +13,7 @@ from typing import Any
 from aegl.comparison.planning import PlannedRun, State
 from aegl.config import Config, load_config
 from aegl.engine import runs
+from aegl.engine.callbacks import Callback
 from aegl.engine.distributed import World
 from aegl.engine.signals import StoppedError
 from aegl.errors import AeglError, CheckpointError
@@ -63,7 +64,7 @@ def collect(folder: Path, entry: str) -> Outcome:
     return Outcome(entry, load_config({"cfg": str(folder / runs.ARGS_FILE)}), folder, content)
 
 
-def finish(run: PlannedRun, progress: Progress, world: World) -> Outcome:
+def finish(run: PlannedRun, progress: Progress, world: World, callbacks: tuple[Callback, ...] = ()) -> Outcome:
     """Train a run, or the rest of it, unless it is finished, and collect it.
 
     Args:
@@ -71,6 +72,7 @@ def finish(run: PlannedRun, progress: Progress, world: World) -> Outcome:
         progress: shown while it trains.
         world: the processes. Where there are several, an error ends the comparison: they have lost each other, and no
             further run could start.
+        callbacks: told of what happens while it trains.
 
     Raises:
         StoppedError: if a signal stopped it.
@@ -78,7 +80,7 @@ def finish(run: PlannedRun, progress: Progress, world: World) -> Outcome:
     """
     try:
         if run.state is not State.FINISHED:
-            _train(run, progress)
+            _train(run, progress, callbacks)
             world.barrier()
         return collect(run.folder, run.entry)
     except StoppedError as error:
@@ -97,14 +99,14 @@ def finish(run: PlannedRun, progress: Progress, world: World) -> Outcome:
         return Outcome(run.entry, run.config, run.folder, None, f"{type(error).__name__}: {first_line} (see {file})")
 
 
-def _train(run: PlannedRun, progress: Progress) -> None:
+def _train(run: PlannedRun, progress: Progress, callbacks: tuple[Callback, ...]) -> None:
     from aegl.engine import build
 
     config = run.config
     if run.state is State.INTERRUPTED:
         # weights= is where the run started from; a run that goes on is named by its folder.
         config = config.model_copy(update={"resume": True, "weights": None})
-    build.train(config, progress)
+    build.train(config, progress, callbacks)
     (run.folder / ERROR_FILE).unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from aegl.config.values import shown
 from aegl.engine import runs
 from aegl.errors import ConfigError
 
-MAY_DIFFER = (*VERB_KEYS, "project", "name", "exist_ok", "resume", "device", "workers")
+MAY_DIFFER = (*VERB_KEYS, "project", "name", "exist_ok", "resume", "device", "workers", "loggers")
 """Keys that name the run or the machine, not what is trained."""
 
 
@@ -68,7 +68,7 @@ def plan_runs(
             run = folder / entry.folder / f"seed{seed}"
             changed = differences(run, config) if (run / runs.ARGS_FILE).is_file() else []
             refused += [f"{run}: {line}" for line in changed]
-            planned.append(PlannedRun(entry.name, config, run, _state(run)))
+            planned.append(PlannedRun(entry.name, config, run, state_of(run)))
     if refused:
         advice = "ask for what they were started with, or give another name=, or delete these runs"
         raise ConfigError("\n".join([*refused, f"runs of another configuration are not compared; {advice}"]))
@@ -108,7 +108,8 @@ def _configurations(entries: Sequence[Entry], given: Mapping[str, Any]) -> dict[
     return found
 
 
-def _state(run: Path) -> State:
+def state_of(run: Path) -> State:
+    """How far the run in a folder is."""
     if not (run / runs.ARGS_FILE).is_file():
         return State.NEW
     if (run / runs.TRAINED_FILE).is_file():

@@ -189,10 +189,11 @@ def _rows(table: Mapping[str, Any]) -> Iterable[str]:
             if name in with_published:
                 cells.append(_percent(figure["published"]))
         lines.append(cells)
-    return _aligned(lines)
+    return aligned_table(lines)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+def aligned_table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Lines of a Markdown table, header first: the first column to the left, the others to the right."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     for number, row in enumerate(rows):

@@ -56,8 +56,15 @@ class TrainingConfig(Section):
     # Machine
     device: str = Field("auto", description="auto, cpu, cuda, or cuda:N.")
     workers: int = Field(2, ge=0, description="Data loading processes per rank.")
+    loader_timeout: float = Field(
+        600.0, ge=0, description="Seconds after which training stops if no batch has come from the workers; 0: never."
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, sampling and augmentation.")
     amp: Literal["none", "bf16", "fp16"] = Field("none", description="Autocast precision of training.")
+    compile: bool = Field(False, description="Compile backbone and pyramid with PyTorch's compiler, for training.")
+    checkpoint_activations: bool = Field(
+        False, description="Compute the backbone's activations twice instead of keeping them: less memory, more time."
+    )
 
     # Length and optimiser
     epochs: float | None = Field(None, gt=0, description="Length of training in epochs of the sampler.")
@@ -118,6 +125,10 @@ class TrainingConfig(Section):
         [640, 672, 704, 736, 768, 800], min_length=1, description="Short sides drawn from in training."
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    aspect_grouping: bool = Field(True, description="Make batches of images of like shape, which need less padding.")
+    max_bad_images: int = Field(
+        0, ge=0, description="Unreadable training images, per process, that others stand in for; one more is an error."
+    )
 
     # Long tail
     loss: LossSection = Field(LossSection(), description="Classification loss and its hyper-parameters.")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
 
 
+class UnreadableImageError(DataError):
+    """An image file that is missing, truncated or no image; all others of its data set may be fine."""
+
+
 @dataclass(frozen=True)
 class AnnotatedObjects:
     """The objects of one image, in double precision.
@@ -35,10 +39,14 @@ def annotated_image(store: AnnotationStore, index: int) -> np.ndarray:
     """``[h, w, 3]`` uint8 pixels of an image.
 
     Raises:
-        DataError: if it cannot be read or has another size than its annotations say.
+        UnreadableImageError: if it cannot be read.
+        DataError: if it has another size than its annotations say.
     """
     path = store.image_path(index)
-    image = load_image(path)
+    try:
+        image = load_image(path)
+    except DataError as error:
+        raise UnreadableImageError(f"{error} (image id {store.image_ids[index]})") from error
     height, width = (int(v) for v in store.image_sizes[index])
     if image.shape[:2] != (height, width):
         raise DataError(

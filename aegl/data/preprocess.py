@@ -67,10 +67,18 @@ class Preprocess:
         height, width = (max(1, *side) for side in zip(*sizes, strict=True))
         return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
 
-    def pad_batch(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Put images (``[h, w, 3]`` uint8) onto one canvas, padded on the right and below: ``[B, 3, H, W]`` uint8."""
+    def pad_batch(self, images: Sequence[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        """Put images onto one canvas, padded on the right and below.
+
+        Args:
+            images: each ``[h, w, 3]`` uint8.
+            out: where to put the result, of its shape and uint8; None for new memory.
+
+        Returns:
+            ``[B, 3, H, W]`` uint8, ``H`` and ``W`` being :meth:`canvas_size`; ``out`` if given.
+        """
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        batch = np.empty((len(images), 3, *self.canvas_size(sizes)), dtype=np.uint8)
+        batch = np.empty((len(images), 3, *self.canvas_size(sizes)), dtype=np.uint8) if out is None else out
         pad = np.array(self.pad_value, dtype=np.uint8)[:, None, None]
         for canvas, image, (height, width) in zip(batch, images, sizes, strict=True):
             canvas[:, height:, :] = pad

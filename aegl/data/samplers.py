@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from aegl.data.aspect import grouped_order
+
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
 
@@ -40,7 +42,7 @@ class Draws(NamedTuple):
     """One epoch, over all processes."""
 
     images: np.ndarray
-    """``[L]`` int64 rows of images, in the order they are shown."""
+    """``[L]`` int64 rows of images, in the order they are shown unless they are grouped."""
     focus: np.ndarray
     """``[L]`` int64 class that each was drawn for, or :data:`NO_FOCUS`."""
 
@@ -157,18 +159,31 @@ class EpochSampler:
     batch may span two epochs), all processes have equally many batches, and which images a step sees does not depend on
     the number of processes as long as the whole batch is the same.
 
+    With ``groups`` an epoch's entries are put in an order in which the images of a step are of one group, on all
+    processes. The exceptions are few: the step that an epoch begins with, if the one before has left it incomplete, and
+    the last ones of an epoch, which take what fills no step of its group. Every image is still shown as often.
+
     Args:
         rule: what an epoch holds.
         batch_size: images per batch of one process.
         seed: the same on every process.
         rank: of this process.
         world_size: number of processes.
+        groups: ``[I]`` int64 group of each image, see :func:`aegl.data.aspect.aspect_groups`; None for no groups.
     """
 
     def __init__(
-        self, rule: SamplingRule, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        rule: SamplingRule,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        groups: np.ndarray | None = None,
     ) -> None:
         self.rule = rule
+        self.groups = groups
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -205,6 +220,23 @@ class EpochSampler:
         while True:
             yield [next(keys) for _ in range(self.batch_size)]
 
+    def substitutes(self, key: Key) -> Iterator[Key]:
+        """What may stand in for a key whose image cannot be read: other images of its epoch, each once.
+
+        A pure function of seed and key. Those of the same group come first.
+        """
+        images, focus = self.draws(key.epoch)
+        first = int(np.random.default_rng([_STREAM, self.seed, key.epoch, key.position]).integers(len(images)))
+        order = np.roll(np.arange(len(images)), -first)
+        if self.groups is not None:
+            order = order[np.argsort(self.groups[images[order]] != self.groups[key.image], kind="stable")]
+        seen = {key.image}
+        for row in order.tolist():
+            image = int(images[row])
+            if image not in seen:
+                seen.add(image)
+                yield Key(key.epoch, key.position, image, int(focus[row]))
+
     def describe(self, epoch: int = 0) -> dict[str, Any]:
         """For the log: ``images``, ``epoch_length`` of that epoch, ``factor_rarest``, ``factor_median``.
 
@@ -223,15 +255,25 @@ class EpochSampler:
 
     def _keys(self, consumed_batches: int) -> Iterator[Key]:
         epoch, position = self.state(consumed_batches)
+        begin = consumed_batches * self.batch_size * self.world_size - position  # of the epoch, in the stream
         position += self.rank
         while True:
-            images, focus = self.draws(epoch)
+            images, focus = self._grouped(self.draws(epoch), begin)
             self._log(epoch)
             for here in range(position, len(images), self.world_size):
                 yield Key(epoch, here, int(images[here]), int(focus[here]))
                 position = here + self.world_size
             position -= len(images)
+            begin += len(images)
             epoch += 1
+
+    def _grouped(self, drawn: Draws, begin: int) -> Draws:
+        """The epoch that begins at a place of the stream, in the order it is shown."""
+        if self.groups is None:
+            return drawn
+        step = self.batch_size * self.world_size
+        order = grouped_order(self.groups[drawn.images], step, head=-begin % step)
+        return Draws(drawn.images[order], drawn.focus[order])
 
     def _log(self, epoch: int) -> None:
         if self.rank == 0:

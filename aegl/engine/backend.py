@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from aegl.engine.memory import INFERENCE_REMEDIES, describe_images, out_of_memory_told
+from aegl.engine.speed import place
 from aegl.metadata import ModelMeta
 from aegl.types import Detections
 
@@ -51,11 +53,12 @@ class TorchBackend:
     def __init__(self, model: nn.Module, meta: ModelMeta, device: torch.device | str = "cpu") -> None:
         self.meta = meta
         self._device = torch.device(device)
-        self._model = model.to(self._device).eval()
+        self._model = place(model, self._device).eval()
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> Detections:
         """See :class:`Backend`."""
-        tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        detections: Detections = self._model(tensor)
-        return detections.to("cpu")
+        with out_of_memory_told(lambda: describe_images(images), INFERENCE_REMEDIES):
+            tensor = torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            detections: Detections = self._model(tensor)
+            return detections.to("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,30 @@ from aegl.config import Config, complete_parts, to_yaml
 from aegl.data.loader import train_loader
 from aegl.data.samplers import EpochSampler
 from aegl.engine import rng, runs
-from aegl.engine.assembly import iterations_of, loggers_of, schedule_of, stepper_of, validation_of
+from aegl.engine.assembly import (
+    check_callbacks,
+    check_norm,
+    iterations_of,
+    loggers_of,
+    plan_of,
+    schedule_of,
+    stepper_of,
+    validation_of,
+    watchdog_of,
+)
+from aegl.engine.auto_batch import with_batch_found
+from aegl.engine.beginning import find_beginning
 from aegl.engine.callbacks import Callback
-from aegl.engine.checkpoint import Checkpoint, load_checkpoint
+from aegl.engine.checkpoint import Checkpoint
 from aegl.engine.class_descriptions import describe_classes
 from aegl.engine.distributed import World, join_world
+from aegl.engine.nodes import load_main_checkpoint
 from aegl.engine.restore import start_from
-from aegl.engine.resume import open_run, refuse_finished, run_to_resume
+from aegl.engine.resume import begun, refuse_finished
+from aegl.engine.speed import place
 from aegl.engine.splits import Splits, open_splits, training_sampler, training_set
 from aegl.engine.stages import BEFORE, freeze, has_stage_before, parts_of, stage_before
-from aegl.engine.trainer import Trainer, TrainPlan
+from aegl.engine.trainer import Trainer
 from aegl.engine.weights import WeightsFolder
 from aegl.metadata import ModelMeta
 from aegl.models.factory import AP_CONF, build_model
@@ -41,7 +56,13 @@ class _Parts:
     meta: ModelMeta
 
 
-def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = ()) -> dict[str, Any]:
+def train(
+    config: Config,
+    progress: Progress,
+    callbacks: tuple[Callback, ...] = (),
+    *,
+    asked: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Train a model; under torchrun, this process's part of it.
 
     Args:
@@ -49,26 +70,31 @@ def train(config: Config, progress: Progress, callbacks: tuple[Callback, ...] = 
             what names the run (see :mod:`aegl.engine.resume`): the rest is read from the run's folder.
         progress: shown by the main process.
         callbacks: told of what happens, after those that write ``results.csv`` and show progress.
+        asked: the keys that the user gave: a run that goes on must have been started with them.
 
     Returns:
         ``run``, ``last``, ``best`` (paths), ``iterations``, ``seconds``, ``metrics`` (summary of the last evaluation;
-        empty on all processes but the main one), ``fitness`` of ``best.pt`` and ``ground_truth_hash``. The same is
+        empty on all processes but the main one), ``fitness`` of ``best.pt``, ``stopped`` (why a callback ended it
+        early, or None) and ``ground_truth_hash``. The same is
         written into the run's folder as ``train.json``.
 
     Raises:
         AeglError: its kind says whether the configuration, the data, a checkpoint or the run itself is at fault.
     """
     with join_world(config.device) as world:
-        return _train(config, world, progress, callbacks)
+        check_norm(config, world)
+        return _train(config, world, progress, callbacks, asked or {})
 
 
-def _train(config: Config, world: World, progress: Progress, callbacks: tuple[Callback, ...]) -> dict[str, Any]:
-    run, checkpoint = None, None
-    if config.resume:
-        run = run_to_resume(config)
-        config, checkpoint = open_run(run, config)
-    else:
-        runs.check_free(config.project, config.name, exist_ok=config.exist_ok)
+def _train(
+    config: Config, world: World, progress: Progress, callbacks: tuple[Callback, ...], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    beginning = find_beginning(config, world, asked)
+    if beginning.finished:
+        return {**beginning.finished, "metrics": beginning.finished["metrics"] if world.is_main else {}}
+    config, run, checkpoint = beginning.config, beginning.run, beginning.checkpoint
+    if run is None:
+        config = with_batch_found(config, world, progress)
     if checkpoint is None and has_stage_before(config):
         # What is wrong with this stage shall not be found out after hours of the one before.
         _prepare(config, checkpoint, world, progress)
@@ -89,6 +115,7 @@ def _train(config: Config, world: World, progress: Progress, callbacks: tuple[Ca
         "seconds": result.seconds,
         "metrics": dict(result.metrics),
         "fitness": result.best,
+        "stopped": result.stopped,
         "ground_truth_hash": parts.splits.val.content_hash,
     }
     if world.is_main:
@@ -102,9 +129,10 @@ def _stage_before(
     """Train the stage before, or what is left of it, and start this one from it."""
     before = stage_before(config, run)
     folder = run / BEFORE
-    if not (folder / runs.TRAINED_FILE).is_file():
-        begun = (folder / runs.ARGS_FILE).is_file() and (folder / runs.WEIGHTS_FOLDER / "last.pt").is_file()
-        _train(before.model_copy(update={"resume": begun}), world, progress, callbacks)
+    finished = (folder / runs.TRAINED_FILE).is_file
+    if not json.loads(world.from_main(lambda: json.dumps(finished()))):
+        goes_on = json.loads(world.from_main(lambda: json.dumps(begun(folder))))
+        _train(before.model_copy(update={"resume": goes_on}), world, progress, callbacks, {})
     world.barrier()
     return config.model_copy(update={"weights": str(folder / runs.WEIGHTS_FOLDER / "best.pt")})
 
@@ -138,7 +166,8 @@ def _new_run(config: Config, world: World) -> Path:
     folder = ""
     if world.is_main:
         created = runs.create_run(config.project, config.name, verb="train", exist_ok=config.exist_ok)
-        (created / runs.TRAINED_FILE).unlink(missing_ok=True)
+        for stage in (created, created / BEFORE):
+            runs.forget(stage)
         runs.write_text(created / runs.ARGS_FILE, to_yaml(complete_parts(config)))
         folder = str(created)
     return Path(world.broadcast_text(folder))
@@ -146,6 +175,7 @@ def _new_run(config: Config, world: World) -> Path:
 
 def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progress: Progress) -> _Parts:
     """Data, model and length of the run; where a wrong request is found out."""
+    check_callbacks(config)
     splits = open_splits(config, world, progress if world.is_main else None)
     sampler = training_sampler(config, splits, world)
     iterations = iterations_of(config, sampler.epoch_length)
@@ -155,11 +185,11 @@ def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progre
     meta = model_meta(config, splits, model)
     reset = parts_of(model, config.stage.reset, "stage.reset")
     if checkpoint is None and not has_stage_before(config):
-        start = load_checkpoint(config.weights) if config.weights else None
+        start = load_main_checkpoint(Path(config.weights), world) if config.weights else None
         fresh = start_from(model, meta, start, classifier=config.box.classifier, reset=reset) if start else []
         describe_classes(model, meta, config, splits, start, fresh)
     freeze(model, config.stage.trainable)
-    return _Parts(splits, sampler, iterations, model.to(world.device), meta)
+    return _Parts(splits, sampler, iterations, place(model, world.device), meta)
 
 
 def _trainer(
@@ -177,23 +207,24 @@ def _trainer(
         stepper_of(config, parts.model, world),
         head=parts.model.box_head,
         schedule=schedule_of(config, parts.iterations),
-        open_loader=lambda consumed: train_loader(dataset, sampler, config.workers, consumed_batches=consumed),
-        plan=TrainPlan(
-            iterations=parts.iterations,
-            batch=config.batch,
-            accumulate=config.accumulate,
-            epoch_images=sampler.epoch_length,
-            log_every=config.log_every,
-            checkpoint_every=config.checkpoint_every,
-            val_every=config.val_every,
+        open_loader=lambda consumed: train_loader(
+            dataset,
+            sampler,
+            config.workers,
+            consumed_batches=consumed,
+            max_bad_images=config.max_bad_images,
+            timeout=config.loader_timeout,
+            pin_memory=world.device.type == "cuda",
         ),
+        plan=plan_of(config, parts.iterations, sampler.epoch_length),
         weights=WeightsFolder(
             run / runs.WEIGHTS_FOLDER, meta=meta, statistics=splits.statistics, config=config.model_dump(mode="json")
         ),
         world=world,
         validate=validation_of(config, splits, meta, run, world, progress),
-        callbacks=(*loggers_of(parts.model, splits, run, checkpoint, world, progress), *callbacks),
+        callbacks=(*loggers_of(config, parts.model, splits, run, checkpoint, world, progress), *callbacks),
         describe_images=splits.describe_images,
+        watchdog=watchdog_of(config, run, world),
     )
     if checkpoint is None:
         rng.seed_all(config.seed, world.rank)

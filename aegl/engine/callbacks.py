@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aegl.engine.results_csv import ResultsCsv
+from aegl.engine.results_csv import KINDS, ResultsCsv
+from aegl.errors import AeglError, RunError
 
 if TYPE_CHECKING:
-    from aegl.progress import Progress
+    from aegl.progress import Figures, Progress
+
+LOGGER = logging.getLogger("aegl")
+
+
+class StopTraining(Exception):  # noqa: N818 (a request, like StopIteration)
+    """Raised by a hook to end the run early and well: evaluated if that was not just done, saved, and complete.
+
+    Args:
+        reason: shown to the user and written into ``train.json``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason or "a callback asked for it"
 
 
 @dataclass(frozen=True)
@@ -25,9 +42,12 @@ class LogRecord:
         loss: sum of the terms.
         terms: the loss terms by name.
         images_per_second: throughput over all processes.
+        data_share: share of the time that this process waited for its data loader, in [0, 1].
         seconds: time since this process began to train.
         eta_seconds: time left at that throughput.
         diagnostics: what the classification loss reports of its last step on this process.
+        memory_mb: the most memory that this process needed so far, in MiB: of tensors on its GPU, on the CPU of all of
+            it; None on systems that do not tell.
     """
 
     iteration: int
@@ -37,9 +57,11 @@ class LogRecord:
     loss: float
     terms: Mapping[str, float]
     images_per_second: float
+    data_share: float
     seconds: float
     eta_seconds: float
     diagnostics: Mapping[str, float]
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,18 +73,22 @@ class TrainResult:
         seconds: time this process trained.
         metrics: summary of the last evaluation; empty without one, and on all processes but the main one.
         best: fitness of ``best.pt``: mask AP, or box AP without masks; None without an evaluation.
+        stopped: why a callback ended the run before its last step; None where none did.
     """
 
     iterations: int
     seconds: float
     metrics: Mapping[str, Any]
     best: float | None
+    stopped: str | None = None
 
 
 class Callback:
     """Hooks of a run, called on the main process only, in the order of the trainer's list. Override what you need.
 
-    An exception from a hook ends the run; the last checkpoint stays.
+    A hook that raises :class:`StopTraining` ends the run as if its last step had been reached: after the step or the
+    evaluation that the hook belongs to (of several processes one step later), evaluated and saved. Any other exception
+    ends the run as failed; the last checkpoint stays.
     """
 
     def on_train_start(self, iteration: int, total: int) -> None:
@@ -84,10 +110,35 @@ class Callback:
         """``path`` has been written."""
 
     def on_train_end(self, result: TrainResult) -> None:
-        """Training is complete; not called when it was stopped or failed."""
+        """Training is complete, if early; not called when it was stopped by a signal or failed."""
 
     def on_exit(self) -> None:
         """The last call in any case: training is complete, was stopped, or failed."""
+
+
+def call(callback: Callback, hook: str, *args: Any) -> str:
+    """Call a hook of a callback.
+
+    Returns:
+        Why the callback asks the run to end; empty if it does not.
+
+    Raises:
+        RunError: for an exception of the hook's own, naming the callback and the line. An ``AeglError`` stays itself.
+    """
+    try:
+        getattr(callback, hook)(*args)
+    except StopTraining as request:
+        LOGGER.info("%s ends the run: %s", type(callback).__name__, request.reason)
+        return request.reason
+    except AeglError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        problem = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        raise RunError(
+            f"callback {type(callback).__name__}: {hook} raised {problem}; the run ends, its last checkpoint stays"
+        ) from error
+    return ""
 
 
 class CsvLogger(Callback):
@@ -102,7 +153,7 @@ class CsvLogger(Callback):
     def __init__(self, results: ResultsCsv, *, labels: Mapping[str, str], figures: Sequence[str]) -> None:
         self._results = results
         self._labels = dict(labels)
-        self._metrics = [f"{kind}/{figure}" for kind in ("box", "mask") for figure in figures]
+        self._metrics = [f"{kind}/{figure}" for kind in KINDS for figure in figures]
         self._columns: list[str] = []
         self._record: dict[str, Any] = {}
 
@@ -114,6 +165,8 @@ class CsvLogger(Callback):
             "seconds": record.seconds,
             "lr": record.lr,
             "images_per_second": record.images_per_second,
+            "data_share": record.data_share,
+            "memory_mb": record.memory_mb,
             "loss": record.loss,
             **record.terms,
         }
@@ -124,19 +177,29 @@ class CsvLogger(Callback):
         """Append a row of evaluation figures."""
         values = {
             f"{kind}/{figure}": value
-            for kind in ("box", "mask")
+            for kind in KINDS
             for figure, value in (summary.get(kind) or {}).items()
             if f"{kind}/{figure}" in self._metrics
         }
         columns = self._columns or ["iteration", *self._labels, *self._metrics]
         self._results.append({"iteration": iteration, **self._labels, **values}, columns=columns)
 
+    def on_train_end(self, result: TrainResult) -> None:
+        """Insist on the rows that a full disk held up."""
+        self._results.flush()
+
 
 class ProgressLogger(Callback):
-    """Shows training on a :class:`aegl.progress.Progress`: loss, learning rate, throughput, time left, last AP."""
+    """Shows training on a :class:`aegl.progress.Progress`: losses, throughput, memory, AP of every evaluation.
 
-    def __init__(self, progress: Progress) -> None:
+    Args:
+        progress: where.
+        before: figures in [0, 1] of the evaluation before the first one that is shown, by kind and name; empty if none.
+    """
+
+    def __init__(self, progress: Progress, before: Figures | None = None) -> None:
         self._progress = progress
+        self._before = before or {}
         self._total = 0
         self._is_open = False
 
@@ -150,13 +213,16 @@ class ProgressLogger(Callback):
         self._progress.update(1)
 
     def on_log(self, record: LogRecord) -> None:
-        """Show the newest averages."""
+        """Show the newest averages, what matters most first."""
+        memory = {} if record.memory_mb is None else {"memory_mb": record.memory_mb}
         self._progress.update(
             0,
             loss=record.loss,
-            **record.terms,
-            lr=record.lr,
             images_per_s=record.images_per_second,
+            **memory,
+            lr=record.lr,
+            **record.terms,
+            data_share=record.data_share,
             eta_s=record.eta_seconds,
         )
 
@@ -165,13 +231,13 @@ class ProgressLogger(Callback):
         self.on_exit()
 
     def on_val_end(self, iteration: int, summary: Mapping[str, Any]) -> None:
-        """State the AP, and go on."""
-        shown = [
-            f"{kind} AP {_percent(figures.get('AP'))}" for kind in ("box", "mask") if (figures := summary.get(kind))
-        ]
-        self._progress.message(
-            f"step {iteration}: {', '.join(shown)} ({summary.get('protocol')}, {summary.get('split')})"
+        """Show AP, of all classes and of every band, and go on."""
+        names = ["AP", *(f"AP{band}" for band in summary.get("bands", ()))]
+        found = {kind: {name: figures.get(name) for name in names} for kind in KINDS if (figures := summary.get(kind))}
+        self._progress.figures(
+            f"step {iteration} ({summary.get('protocol')}, {summary.get('split')})", found, self._before
         )
+        self._before = found
         if iteration < self._total:
             self._open(iteration)
 
@@ -185,7 +251,3 @@ class ProgressLogger(Callback):
         self._progress.start("train", self._total, "step")
         self._is_open = True
         self._progress.update(iteration)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

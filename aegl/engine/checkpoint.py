@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import pickle
-import tempfile
+import shutil
 import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,14 +17,20 @@ from torch import Tensor
 
 from aegl._version import __version__
 from aegl.engine.rng import RngState
+from aegl.engine.seal import seal, seal_holds
 from aegl.errors import CheckpointError, RunError
 from aegl.longtail.statistics import ClassStatistics
 from aegl.metadata import ModelMeta
 
 FORMAT = "aegl-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the file ends in a checksum (:mod:`aegl.engine.seal`). Files of version 1 are read without one."""
 
 _TRAINING_STATE = ("box_head.memory.", "box_head.auxiliary.", "box_head.loss.memory.", "box_head.gradients.")
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A file that is no longer what was written: cut short, or with a bit flipped."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,26 @@ def is_training_state(name: str) -> bool:
     return name.startswith(_TRAINING_STATE)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+def snapshot(value: Any) -> Any:
+    """A copy of nested containers whose tensors are on the CPU and share nothing with those of ``value``."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # a state_dict carries the versions of its modules as an attribute
+        copied.update({key: snapshot(item) for key, item in value.items()})
+        return copied
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(item) for item in value)
+    return value
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path, *, former: Path | None = None) -> None:
     """Write a checkpoint so that ``path`` holds either the old file or the whole new one, whatever happens.
+
+    Args:
+        checkpoint: what to write.
+        path: the file.
+        former: where the old file is kept; it replaces what is there, once the new one is safe.
 
     Raises:
         RunError: if the file cannot be written (full disk, no permission); an older file at ``path`` stays as it was.
@@ -105,45 +130,57 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "statistics": checkpoint.statistics.to_dict(),
         "training": None if checkpoint.training is None else _shallow(checkpoint.training),
     }
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves of it, the next write replaces
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("w+b") as file:
             torch.save(content, file)
+            seal(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        if former is not None and path.exists():
+            _keep(path, former)
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-        kept = "; the older file there is untouched" if path.exists() else ""
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        kept = "; the older file there is untouched" if os.access(path, os.F_OK) else ""
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
-        raise RunError(f"{path}: cannot write the checkpoint ({reason}){kept}. Free some space, then resume") from error
+        raise RunError(f"{path}: cannot write the checkpoint ({reason}; {_free(path)}){kept}") from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, tensors on the CPU. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of another program or of a newer aegl.
+        DamagedCheckpointError: if the file is not what was written.
+        CheckpointError: if it is missing, of another program or of a newer aegl.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint written by `aegl train`")
     try:
+        sealed = seal_holds(path)
+        if sealed is False:
+            raise DamagedCheckpointError(
+                f"{path}: its checksum does not fit what it holds: the file was damaged after it was written; use "
+                "another checkpoint of the run (previous.pt is the one before last.pt), or copy it again"
+            )
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, CheckpointError):
         raise
     except Exception as error:  # torch raises a dozen kinds, from KeyError to UnpicklingError, for damaged files
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path}: not a readable PyTorch checkpoint ({_reason(path, error)}): the file is damaged, cut short or of "
             "another kind; use another checkpoint of the run, or copy it again"
         ) from error
     _check_kind(path, content)
+    if sealed is None and content["format_version"] > 1:
+        raise DamagedCheckpointError(
+            f"{path}: its checksum is missing: the file was cut short, or written by another program; use another "
+            "checkpoint of the run, or copy it again"
+        )
     return _parse(path, content)
 
 
@@ -185,6 +222,23 @@ def _reason(path: Path, error: Exception) -> str:
         return "it holds objects that are no weights"
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+def _keep(path: Path, former: Path) -> None:
+    """Give a file a second name, so that neither is missing at any moment; where there are no links, its only name."""
+    link = former.with_name(f".{former.name}.tmp")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+    except OSError:
+        link = path
+    link.replace(former)
+
+
+def _free(path: Path) -> str:
+    """Space left where a file was to be written."""
+    folder = next(folder for folder in path.absolute().parents if os.access(folder, os.F_OK))
+    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free"
 
 
 def _sync_folder(folder: Path) -> None:

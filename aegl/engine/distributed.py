@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,10 +13,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from aegl.errors import ConfigError, RunError
+from aegl import errors
+from aegl.errors import AeglError, ConfigError, RunError
 
 _TIMEOUT = timedelta(hours=3)
-"""Ranks wait for each other this long: the main one may score a large split while the others stand at a barrier."""
+"""Ranks wait for each other this long: the main one may score a large split while the others stand at a barrier.
+
+A process that dies is noticed at once, by its closed connections and by torchrun. One that hangs is ended by its
+watchdog, which tells training from evaluation as no timeout of a process group can.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,13 @@ class World:
         rank: number of this process, 0 the main one.
         size: number of processes.
         device: where this process computes.
+        local_rank: number of this process among those on its machine.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -57,18 +65,43 @@ class World:
         dist.all_gather(parts, local)
         return [part.cpu() for part in parts]
 
-    def broadcast_text(self, text: str) -> str:
-        """The main process's ``text``, on every process."""
+    def broadcast_text(self, text: str, source: int = 0) -> str:
+        """The ``text`` of one process, by default the main one's, on every process."""
         if self.size == 1:
             return text
         data = text.encode()
         length = torch.tensor([len(data)], device=self.device)
-        dist.broadcast(length, 0)
+        dist.broadcast(length, source)
         buffer = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
-        if self.is_main:
+        if self.rank == source and data:
             buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        dist.broadcast(buffer, 0)
+        dist.broadcast(buffer, source)
         return bytes(buffer.cpu().tolist()).decode()
+
+    def from_main(self, make: Callable[[], str]) -> str:
+        """What ``make`` gives on the main process, on every process; the others do not call it.
+
+        Raises:
+            AeglError: what ``make`` raises on the main process, on every process, so that none waits for ever.
+        """
+        if self.size == 1:
+            return make()
+        answer: dict[str, str] = {}
+        if self.is_main:
+            try:
+                answer = {"given": make()}
+            except AeglError as error:
+                self.broadcast_text(json.dumps({"raised": _public_kind(error), "message": str(error)}))
+                raise
+        answer = json.loads(self.broadcast_text(json.dumps(answer)))
+        if "raised" in answer:
+            raise getattr(errors, answer["raised"])(answer["message"])
+        return answer["given"]
+
+
+def _public_kind(error: AeglError) -> str:
+    """Name of the class in :mod:`aegl.errors` that an error is of."""
+    return next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
 
 
 def resolve_device(device: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
@@ -116,14 +149,14 @@ def join_world(device: str) -> Iterator[World]:
     if target.type == "cuda":
         torch.cuda.set_device(target)
     if dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size(), target)
+        yield World(dist.get_rank(), dist.get_world_size(), target, local_rank)
         return
     if size == 1:
         yield World(device=target)
         return
     dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), target)
+        yield World(dist.get_rank(), dist.get_world_size(), target, local_rank)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):  # errors of gloo have no type of their own
             reason = str(error).splitlines()[0]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from aegl.engine import runs
 from aegl.engine.callbacks import Callback
+from aegl.errors import RunError
 from aegl.longtail.gradients import GradientAccount
 from aegl.longtail.statistics import ClassStatistics
+
+LOGGER = logging.getLogger("aegl")
 
 COLUMNS = (
     "class",
@@ -55,7 +59,10 @@ class GradientsCsv(Callback):
         figures = [*account.sums.tolist(), account.foreground_share().tolist(), *account.active_share().tolist()]
         for row in zip(self._names, bands, statistics.instance_counts.tolist(), *figures, strict=True):
             writer.writerow([_shown(value) if isinstance(value, float) else value for value in row])
-        runs.write_text(self._path, text.getvalue())
+        try:
+            runs.write_text(self._path, text.getvalue())
+        except RunError as error:  # a full disk, say: no reason to stop training
+            LOGGER.warning("%s. It is written again with the next checkpoint", error)
 
 
 def _shown(value: float) -> str:

@@ -50,9 +50,11 @@ def build_optimizer(
         norm_decay: see :func:`parameter_groups`.
     """
     groups = parameter_groups(model, weight_decay=weight_decay, norm_decay=norm_decay)
+    # On a GPU one kernel for all weights, which can also be told on the device to leave a step out.
+    fused = all(parameter.is_cuda for group in groups for parameter in group["params"]) or None
     if name == "sgd":
-        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0)
-    return optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=fused)
+    return optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
 
 
 def set_lr(optimizer: optim.Optimizer, lr: float) -> None:

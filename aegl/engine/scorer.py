@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aegl.engine.examples_json import examples_json
+from aegl.engine.memory_use import peak_resident_mb
 from aegl.engine.runs import CURVES_FILE, EXAMPLES_FILE, METRICS_FILE, PER_CLASS_FILE, write_bytes, write_text
 from aegl.metrics import DetectionTable, EvalResult, GroundTruth, evaluate, metrics_json, official, summary_json
 from aegl.metrics.class_table import as_csv, class_table, precision_curves
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
     from aegl.longtail.statistics import ClassStatistics
     from aegl.progress import Progress
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 _SECONDS_PER_DETECTION = {"box": 1e-6, "mask": 4e-6, "boundary": 4e-5}
 """Rough cost of scoring, measured on one CPU core: for the estimate shown beforehand."""
@@ -179,7 +174,7 @@ class Scorer:
             for c in confusions
         ]
         content["seconds"] = seconds
-        content["peak_memory_mb"] = _peak_memory_mb()
+        content["peak_memory_mb"] = peak_resident_mb()
         write_text(folder / METRICS_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
         write_text(folder / PER_CLASS_FILE, as_csv(columns))
         curves: dict[str, Any] = precision_curves(self._store, results)
@@ -191,17 +186,9 @@ class Scorer:
         images, classes = len(self._store.image_ids), len(self._store.categories.ids)
         seconds = detections * sum(_SECONDS_PER_DETECTION[kind] for kind in kinds)
         estimate = "less than 10 s" if seconds < 10 else f"about {seconds:.0f} s"
-        peak = _peak_memory_mb()
+        peak = peak_resident_mb()
         memory = "" if peak is None else f", at most {(peak + _WORKING_MB) / 1024:.1f} GB of memory"
         return (
             f"scoring {detections} detections of {classes} classes on {images} images ({self.protocol}, {self.split}): "
             f"{estimate}{memory}"
         )
-
-
-def _peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far, in MiB; None on systems that do not tell (Windows)."""
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import torch
-
-from aegl.engine.distributed import World
 from aegl.errors import RunError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,16 +29,25 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._received: signal.Signals | None = None
+        self.received: signal.Signals | None = None
+        """What this process was sent."""
         self._former: dict[signal.Signals, Any] = {}
+        self._message: str | None = None
 
-    def agreed(self, world: World) -> signal.Signals | None:
-        """The signal that any process was sent, if any: a collective call, for all to stop after the same step."""
-        if world.size == 1:
-            return self._received
-        number = torch.tensor([self._received or 0], dtype=torch.int32, device=world.device)
-        received = max(int(each) for each in world.gather(number))
-        return signal.Signals(received) if received else None
+    @contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Where everything is saved, so that a signal need not wait.
+
+        Raises:
+            StoppedError: inside, with ``message``, when a signal comes.
+        """
+        self._message = message
+        try:
+            if self.received:
+                raise StoppedError(f"stopped by {self.received.name} {message}", self.received)
+            yield
+        finally:
+            self._message = None
 
     def __enter__(self) -> Self:
         """Set the handlers."""
@@ -54,8 +62,10 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
+        self.received = signal.Signals(number)
         self._restore()
+        if self._message is not None:
+            raise StoppedError(f"stopped by {self.received.name} {self._message}", self.received)
 
     def _restore(self) -> None:
         for number, handler in self._former.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aegl.config import Config
+from aegl.data.aspect import aspect_groups
 from aegl.data.class_balanced import class_balanced
 from aegl.data.dataset import DetectionDataset
 from aegl.data.paste import Paste
@@ -18,6 +19,7 @@ from aegl.data.samplers import EpochSampler, RepeatFactors, SamplingRule, repeat
 from aegl.data.segments import SegmentFolder, open_segments
 from aegl.data.source import class_statistics, require_same_classes, resolve_data
 from aegl.data.transforms import TrainTransform
+from aegl.engine.batch_size import images_per_step
 from aegl.engine.distributed import World
 from aegl.errors import ConfigError, DataError
 from aegl.longtail.statistics import ClassStatistics
@@ -58,6 +60,8 @@ class Splits:
 def open_splits(config: Config, world: World, progress: Progress | None = None) -> Splits:
     """Open both splits and the segments; the main process builds and checks what must be first, the others wait.
 
+    The first process of each other machine comes next: it finds the main one's cache, or builds that of its machine.
+
     Args:
         config: names the data.
         world: the processes.
@@ -71,6 +75,8 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
         raise ConfigError("data: not given; name a data set (data=shapes_lt, data=lvis_v1) or your own file or folder")
     if not world.is_main:
         world.barrier()
+    if world.local_rank:
+        world.barrier()
     source = resolve_data(
         config.data, data_dir=Path(config.data_dir), shapes=config.shapes, bands=config.bands, progress=progress
     )
@@ -81,6 +87,9 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
     protocol = source.protocol if config.protocol == "auto" else config.protocol
     if world.is_main:
         world.barrier()
+    if not world.local_rank:
+        world.barrier()
+    if world.is_main:
         sizes = np.bincount(statistics.class_band, minlength=len(statistics.band_names)).tolist()
         bands = ", ".join(f"{size} {name}" for size, name in zip(sizes, statistics.band_names, strict=True))
         LOGGER.info(
@@ -109,14 +118,19 @@ def training_sampler(config: Config, splits: Splits, world: World) -> EpochSampl
         ConfigError: if the batch cannot be divided among processes and accumulated passes.
         DataError: if there is nothing to learn from.
     """
-    passes = world.size * config.accumulate
-    if config.batch % passes:
+    passes, batch = world.size * config.accumulate, images_per_step(config)
+    if batch % passes:
         raise ConfigError(
-            f"batch={config.batch}: must be a multiple of accumulate={config.accumulate} times the number of "
+            f"batch={batch}: must be a multiple of accumulate={config.accumulate} times the number of "
             f"processes, {world.size}"
         )
     return EpochSampler(
-        _sampling_rule(config, splits), config.batch // passes, seed=config.seed, rank=world.rank, world_size=world.size
+        _sampling_rule(config, splits),
+        batch // passes,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        groups=aspect_groups(splits.train.image_sizes) if config.aspect_grouping else None,
     )
 
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from aegl.engine import rng
-from aegl.engine.callbacks import Callback, LogRecord, TrainResult
-from aegl.engine.checkpoint import Checkpoint, TrainingState
-from aegl.engine.distributed import World, average_batch_norm, same_everywhere
+from aegl.engine.agreement import Agreement
+from aegl.engine.callbacks import Callback, LogRecord, TrainResult, call
+from aegl.engine.checkpoint import Checkpoint
+from aegl.engine.distributed import World
+from aegl.engine.fitness import fitness
+from aegl.engine.memory import training_memory
+from aegl.engine.memory_use import peak_memory_mb
 from aegl.engine.monitor import LossMonitor
+from aegl.engine.plan import TrainPlan
+from aegl.engine.saver import Saver
 from aegl.engine.signals import StoppedError, StopRequest
 from aegl.engine.stepper import Stepper
+from aegl.engine.watchdog import Watchdog
 from aegl.engine.weights import WeightsFolder
 from aegl.errors import CheckpointError, RunError
 from aegl.types import Batch
@@ -44,38 +54,6 @@ class Head(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TrainPlan:
-    """How long a run is and when it does what; all in optimiser steps.
-
-    Args:
-        iterations: length of the run.
-        batch: images per step over all processes.
-        accumulate: batches per step of each process.
-        epoch_images: images of one epoch of the sampler, for display.
-        log_every: steps between log records.
-        checkpoint_every: steps between checkpoints.
-        val_every: steps between evaluations, 0 for one at the end.
-    """
-
-    iterations: int
-    batch: int
-    accumulate: int = 1
-    epoch_images: float = 1.0
-    log_every: int = 20
-    checkpoint_every: int = 1000
-    val_every: int = 0
-
-
-def fitness(summary: Mapping[str, Any]) -> float:
-    """What ``best.pt`` is best in: mask AP, or box AP without masks; -1 where nothing was scored."""
-    for kind in ("mask", "box"):
-        value = (summary.get(kind) or {}).get("AP")
-        if value is not None:
-            return float(value)
-    return -1.0
-
-
 class Trainer:
     """Runs a :class:`TrainPlan`.
 
@@ -90,6 +68,7 @@ class Trainer:
         validate: evaluates the model; None trains without evaluation, and the last weights are the best.
         callbacks: told of what happens; the main process's are called.
         describe_images: rows of the training set to words, for messages.
+        watchdog: ends the process if it hangs; None: nobody looks.
     """
 
     def __init__(
@@ -105,6 +84,7 @@ class Trainer:
         validate: Validate | None = None,
         callbacks: Sequence[Callback] = (),
         describe_images: Callable[[list[int]], str] = str,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.plan = plan
         self.iteration = 0
@@ -114,14 +94,20 @@ class Trainer:
         self._head = head
         self._schedule = schedule
         self._open_loader = open_loader
-        self._weights = weights
+        self._last = weights.last
         self._world = world or World()
         self._validate = validate
         self._callbacks = list(callbacks) if self._world.is_main else []
-        self._monitor = LossMonitor(self._world, describe_images)
+        self._monitor = LossMonitor(
+            self._world, describe_images, max_skipped=plan.max_skipped, loss_limit=plan.loss_limit
+        )
+        self._saver = Saver(stepper, weights, self._world, plan, lambda *of: self._emit("on_checkpoint", *of))
+        self._watchdog = watchdog or Watchdog(math.inf, Path())
         self._validated = -1
         self._is_best = False
+        self._ending = ""  # why a callback ends the run early
         self._started = self._logged_at = time.perf_counter()
+        self._waited = 0.0
         self._logged_iteration = 0
 
     @property
@@ -166,56 +152,84 @@ class Trainer:
         self._logged_iteration = self.iteration
         try:
             self._emit("on_train_start", self.iteration, self.plan.iterations)
-            with StopRequest() as stop:
+            with StopRequest() as stop, self._watchdog:
+                self._agree_on_the_end()
                 if self._val_due():  # the run was killed while it was evaluated
-                    self._evaluate()
+                    self._evaluate(stop)
                 if self.iteration < self.plan.iterations:
                     self._loop(stop)
-            result = TrainResult(self.iteration, time.perf_counter() - self._started, self.metrics, self.best)
+                self._saver.finish()
+            seconds = time.perf_counter() - self._started
+            result = TrainResult(self.iteration, seconds, self.metrics, self.best, self._ending or None)
             self._emit("on_train_end", result)
         finally:
+            self._saver.close()
             self._emit("on_exit")
         return result
 
     def _loop(self, stop: StopRequest) -> None:
         batches = iter(self._open_loader(self.iteration * self.plan.accumulate))
+        agreement = Agreement(self._world)
+        is_overdue = False
         self._stepper.model.train()
         while self.iteration < self.plan.iterations:
             self._step(batches)
             logged = self.iteration % self.plan.log_every == 0
             if logged:
                 self._log()
-            # A request must be agreed on by all processes; to ask them each step would stall a GPU.
-            if (logged or self._world.size == 1) and (received := stop.agreed(self._world)):
-                self._save()
-                raise StoppedError(
-                    f"stopped by {received.name} after iteration {self.iteration} of {self.plan.iterations}; the state "
-                    f"is saved, go on with resume=true weights={self._weights.last}",
-                    received,
-                )
+            asked = [stop.received or 0, int(self._saver.overdue), int(bool(self._ending))]
+            signal_number, overdue, ending = agreement.largest(asked)
+            is_overdue = is_overdue or bool(overdue)
+            if signal_number:
+                self._stop(signal_number)
+            if ending:
+                self._agree_on_the_end()
             if self._val_due():
-                self._evaluate()
+                self._evaluate(stop)
                 self._stepper.model.train()
-            elif self._save_due():
+                is_overdue = False
+            elif self._saver.due(self.iteration) or (is_overdue and logged):
                 self._save()
+                is_overdue = False
+        agreement.close()
 
     def _step(self, batches: Iterator[Batch]) -> None:
         self._head.step_begin(self.iteration / self.plan.iterations, self._epoch)
+        self._watchdog.progress(f"waiting for the data of iteration {self.iteration + 1}")
+        asked = time.perf_counter()
         share = list(itertools.islice(batches, self.plan.accumulate))
+        self._waited += time.perf_counter() - asked
         if len(share) < self.plan.accumulate:
             raise RunError(f"iteration {self.iteration + 1}: the training loader ended early; the data set is empty")
-        terms, images = self._stepper.step(share, self._schedule(self.iteration))
+        self._watchdog.progress(f"iteration {self.iteration + 1}")
+        with training_memory(f"iteration {self.iteration + 1}", share, self.plan, self._last, self._saver.wait):
+            step = self._stepper.step(share, self._schedule(self.iteration))
         self.iteration += 1
-        self._monitor.add(self.iteration, terms, images)
+        self._monitor.add(self.iteration, step)
         self._emit("on_step_end", self.iteration)
+        self._saver.poll()
+
+    def _stop(self, number: int) -> None:
+        """Save, and end the run as a signal asked for."""
+        self._save()
+        self._saver.finish()
+        received = signal.Signals(number)
+        raise StoppedError(
+            f"stopped by {received.name} after iteration {self.iteration} of {self.plan.iterations}; {self._advice()}",
+            received,
+        )
+
+    def _advice(self) -> str:
+        return f"the state is saved, go on with resume=true weights={self._last}"
 
     def _log(self) -> None:
         terms = self._monitor.flush()
         if not terms:
             return
         now, steps = time.perf_counter(), self.iteration - self._logged_iteration
-        per_second = steps / max(now - self._logged_at, 1e-9)
-        self._logged_at, self._logged_iteration = now, self.iteration
+        seconds = max(now - self._logged_at, 1e-9)
+        per_second, data_share = steps / seconds, min(self._waited / seconds, 1.0)
+        self._logged_at, self._logged_iteration, self._waited = now, self.iteration, 0.0
         record = LogRecord(
             iteration=self.iteration,
             total=self.plan.iterations,
@@ -224,66 +238,61 @@ class Trainer:
             loss=sum(terms.values()),
             terms=terms,
             images_per_second=per_second * self.plan.batch,
+            data_share=data_share,
             seconds=now - self._started,
             eta_seconds=(self.plan.iterations - self.iteration) / per_second,
             diagnostics={name: float(value) for name, value in self._head.diagnostics.items()},
+            memory_mb=peak_memory_mb(self._world.device),
         )
         self._emit("on_log", record)
 
     def _val_due(self) -> bool:
-        if self._validated == self.iteration or self.iteration == 0:
-            return False
-        every = self.plan.val_every
-        return self.iteration == self.plan.iterations or (every > 0 and self.iteration % every == 0)
+        return self._validated != self.iteration and self.plan.val_due(self.iteration)
 
-    def _save_due(self) -> bool:
-        return self.iteration % self.plan.checkpoint_every == 0
-
-    def _evaluate(self) -> None:
+    def _evaluate(self, stop: StopRequest) -> None:
         """Score the model, keep it if it is the best. Saves before: a kill while scoring costs no training."""
         self._save()
+        self._saver.wait()  # nor does the evaluation start its workers while another thread is at work
         if self._validate is not None:
             self._emit("on_val_start", self.iteration)
-            with rng.preserved(self._world.device):
-                self.metrics = self._validate(self._stepper.evaluated_model())
+            with rng.preserved(self._world.device), self._watchdog.evaluation():
+                self.metrics = self._score(self._validate, stop)
             self._logged_at = time.perf_counter()
         self._validated = self.iteration
         score = fitness(self.metrics)
         if self.best is None or score > self.best or self._validate is None:
             self.best = None if self._validate is None else score
             self._is_best = True
-        self._save()
+        # Told before it is saved: after a kill in between, the evaluation is made again and what was told is dropped.
         if self._validate is not None:
             self._emit("on_val_end", self.iteration, self.metrics)
+        self._agree_on_the_end()
+        self._save()
+
+    def _score(self, validate: Validate, stop: StopRequest) -> Mapping[str, Any]:
+        of = f"while the model was evaluated after iteration {self.iteration}; {self._advice()}"
+        with stop.at_once(of):
+            return validate(self._stepper.evaluated_model())
 
     def _save(self) -> None:
         """Write a checkpoint; collective. Steps that have not been looked at yet are, lest a broken state is kept."""
         self._log()
-        for model in dict.fromkeys((self._stepper.model, self._stepper.evaluated_model())):
-            average_batch_norm(model, self._world)
-            if not same_everywhere(model, self._world):
-                LOGGER.warning(
-                    "step %d: the processes no longer hold the same weights; the main one's are saved", self.iteration
-                )
-        states = self._rng_of_all()
-        if self._world.is_main:
-            training = TrainingState(
-                **self._stepper.state_dict(),
-                iteration=self.iteration,
-                consumed_batches=self.iteration * self.plan.accumulate,
-                rng=states,
-                validated=self._validated,
-                best=self.best,
-            )
-            self._weights.save(self._stepper.model.state_dict(), self.metrics, training, is_best=self._is_best)
-            self._emit("on_checkpoint", self.iteration, self._weights.last)
+        self._watchdog.progress(f"saving after iteration {self.iteration}")
+        self._saver.save(
+            self.iteration,
+            metrics=self.metrics,
+            validated=self._validated,
+            best=self.best,
+            is_best=self._is_best,
+        )
         self._is_best = False
-
-    def _rng_of_all(self) -> list[rng.RngState]:
-        own = rng.get_state(self._world.device)
-        gathered = {name: self._world.gather(state) for name, state in own.items()}
-        return [{name: states[rank] for name, states in gathered.items()} for rank in range(self._world.size)]
 
     def _emit(self, hook: str, *args: Any) -> None:
         for callback in self._callbacks:
-            getattr(callback, hook)(*args)
+            self._ending = call(callback, hook, *args) or self._ending
+
+    def _agree_on_the_end(self) -> None:
+        """Let the run end here, on every process, if a callback asked for it; collective."""
+        self._ending = self._world.broadcast_text(self._ending)
+        if self._ending and self.iteration:  # before the first step there is nothing that could be kept
+            self.plan = replace(self.plan, iterations=self.iteration)

@@ -17,6 +17,7 @@ import torch
 
 from aegl.engine.backend import Backend
 from aegl.engine.distributed import World
+from aegl.engine.nodes import shared_folder
 from aegl.engine.postprocess import to_original
 from aegl.engine.runs import PREDICTIONS_FILE, SHARDS_FOLDER
 from aegl.engine.scorer import Scorer
@@ -54,7 +55,8 @@ def validate(
         scorer: scores and writes ``metrics.json``.
         conf: lowest score to keep.
         max_det: most detections to keep per image.
-        folder: the run's folder; the detections of every process lie there until they are scored.
+        folder: the run's folder; the detections of every process lie there until they are scored. It need not exist on
+            other machines than the main process's.
         progress: told of images and of scoring.
         world: the processes.
         save_predictions: write ``predictions.json`` (COCO results format) into ``folder``.
@@ -73,7 +75,7 @@ def validate(
     if world.is_main:
         shards.create(parts, store)
     world.barrier()
-    with shards.ShardWriter(parts, world.rank) as writer:
+    with shared_folder(parts, world) as own, shards.ShardWriter(own, world.rank) as writer:
         seen = _infer(backend, batches, store, writer, conf, max_det, progress, world)
     _require_all_images(int(world.sum_(torch.tensor([seen], device=world.device))), store)
     seconds = time.perf_counter() - started
@@ -137,8 +139,7 @@ def _infer(
 def _require_all_images(seen: int, store: AnnotationStore) -> None:
     if seen != len(store.image_ids):
         raise RunError(
-            f"{seen} images were evaluated, the split has {len(store.image_ids)}: a data loading process was lost, or "
-            "the processes do not share the run's folder"
+            f"{seen} images were evaluated, the split has {len(store.image_ids)}: a data loading process was lost"
         )
 
 

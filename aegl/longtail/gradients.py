@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aegl.longtail.losses._blocks import row_blocks
+from aegl.longtail.losses._column_sums import sums_by_origin
 from aegl.longtail.losses._distributed import sum_over_ranks
+from aegl.longtail.losses._masks import above
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -39,19 +42,18 @@ class GradientAccount(nn.Module):
             labels: ``[N]`` int64, background ``C``.
         """
         number = len(self.regions) - 1
-        size = gradient.detach().double().abs()
-        own = labels[:, None] == torch.arange(number, device=labels.device)
-        background = (labels == number)[:, None]
-        kinds = torch.stack([own, ~own & ~background, background.expand_as(own)])
-        sums = (size * kinds).sum(1)
-        active = ((size > 0) & kinds[1:]).sum(1)
+        sums, active = torch.zeros_like(self.sums), torch.zeros_like(self.sums)
+        for rows in row_blocks(gradient):
+            size = gradient[rows].abs()
+            sums += sums_by_origin(size, labels[rows])
+            active += sums_by_origin(above(size, 0.0), labels[rows])
         regions = torch.bincount(labels, minlength=number + 1)
         # One exchange for all; counts far below 2^53 are exact as float64.
-        parts = [sums, active, regions]
+        parts = [sums, active[1:], regions]
         flat = sum_over_ranks(torch.cat([part.double().flatten() for part in parts]))
         new = flat.split([part.numel() for part in parts])
-        self.sums += new[0].view_as(sums)
-        self.active += new[1].view_as(active).long()
+        self.sums += new[0].view_as(self.sums)
+        self.active += new[1].view_as(self.active).long()
         self.regions += new[2].long()
 
     def foreground_share(self) -> Tensor:

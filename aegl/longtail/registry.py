@@ -57,7 +57,7 @@ class Registry(Mapping[str, type[Part]], Generic[Part]):
             ConfigError: with the near names for an unknown one, or if a ``.py`` file cannot be used.
         """
         if name.endswith(".py"):
-            return self._class_in(self._load(Path(name)))
+            return self._class_in(load_module(Path(name), f"{self.key}.name"))
         if name not in self:
             known = ", ".join(self)
             raise ConfigError(
@@ -101,21 +101,30 @@ class Registry(Mapping[str, type[Part]], Generic[Part]):
             raise ConfigError(f"{self.key}.name={module.__file__}: {wanted}, it has {names}")
         return found[0]
 
-    def _load(self, path: Path) -> ModuleType:
-        """The module of a user's file; the same one each time, so that its class stays one class."""
-        name = f"aegl_{self.key}_{path.resolve()}"
-        if name in sys.modules:
-            return sys.modules[name]
-        if not path.is_file():
-            raise ConfigError(f"{self.key}.name={path}: no such file")
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            reason = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{self.key}.name={path}: cannot be imported ({reason})") from error
-        return module
+
+def load_module(path: Path, key: str) -> ModuleType:
+    """The module of a user's file; the same one each time, so that its classes stay what they are.
+
+    Args:
+        path: the file.
+        key: that names it, for messages.
+
+    Raises:
+        ConfigError: if it is missing or cannot be imported.
+    """
+    name = f"aegl_{key.replace('.', '_')}_{path.resolve()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise ConfigError(f"{key}={path}: no such file")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{key}={path}: cannot be imported ({reason})") from error
+    return module

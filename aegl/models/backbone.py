@@ -16,7 +16,7 @@ from aegl.models.weights import load_backbone_file
 
 LOGGER = logging.getLogger("aegl")
 
-NormMode = Literal["frozen", "eval", "batch"]
+NormMode = Literal["frozen", "eval", "batch", "sync"]
 STRIDES = (4, 8, 16, 32)
 _FOR_ANY_SIZE = {"strict_img_size": False, "always_partition": True}
 """Makes timm's Swin take images of any size; shifted windows stay even where the last stage was built as one window."""
@@ -31,7 +31,8 @@ class TimmBackbone(nn.Module):
     Args:
         name: timm model name.
         norm: what batch norm does in training: ``frozen`` (statistics and affine fixed), ``eval`` (statistics fixed),
-            ``batch`` (as usual). Other norms are not touched.
+            ``batch`` (as usual), ``sync`` (as usual, with the statistics of all processes, which must have a GPU each).
+            Other norms are not touched.
         frozen_stages: -1 nothing, 0 the stem, n the stem and the first n stages are not trained.
         pretrained: load timm's weights, from its cache or the hub.
         weights_file: load this local file instead.
@@ -59,6 +60,8 @@ class TimmBackbone(nn.Module):
         body: Any = _create(name, pretrained and weights_file is None, drop_path, first_level)
         if weights_file is not None:
             load_backbone_file(body, weights_file)
+        if norm == "sync":
+            body = timm.layers.convert_sync_batchnorm(body)
         self.body = body
         info = body.feature_info
         self.channels: list[int] = list(info.channels())
@@ -86,12 +89,26 @@ class TimmBackbone(nn.Module):
             features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
         return list(features)
 
+    def checkpoint_activations(self) -> None:
+        """Keep the activations of the stages' borders only, and compute the others again in the backward pass.
+
+        Raises:
+            ConfigError: if the model cannot do without them.
+        """
+        enable = getattr(self.body, "set_grad_checkpointing", None)
+        try:
+            if enable is None:
+                raise AssertionError("it has no such switch")
+            enable(True)
+        except AssertionError as error:  # timm's way to say so
+            raise ConfigError(f"checkpoint_activations=true: this backbone cannot ({error}); leave it out") from error
+
     def train(self, mode: bool = True) -> TimmBackbone:
         """As usual, but frozen parts and fixed statistics stay as they are."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
-        if self._norm != "batch":
+        if self._norm not in ("batch", "sync"):
             for norm in _batch_norms(self.body):
                 norm.eval()
         return self

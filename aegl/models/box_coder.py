@@ -15,11 +15,14 @@ class BoxCoder:
     """Boxes as offsets from reference boxes (Faster R-CNN's parametrisation).
 
     Args:
-        stds: what each of ``dx dy dw dh`` is divided by when encoding.
+        shift_std: what ``dx`` and ``dy`` are divided by when encoding.
+        scale_std: what ``dw`` and ``dh`` are divided by.
     """
 
-    def __init__(self, stds: tuple[float, float, float, float]) -> None:
-        self.stds = stds
+    def __init__(self, shift_std: float, scale_std: float) -> None:
+        # Numbers, not a tensor: to bring one to a GPU would make the host wait, in every step.
+        self.shift_std = shift_std
+        self.scale_std = scale_std
 
     def encode(self, reference: Tensor, boxes: Tensor) -> Tensor:
         """``[..., 4]`` offsets that lead from ``reference`` to ``boxes``, both ``[..., 4]`` and not empty."""
@@ -27,14 +30,14 @@ class BoxCoder:
         centre, size = _centre_size(boxes)
         shift = (centre - reference_centre) / reference_size
         scale = torch.log(size / reference_size)
-        return torch.cat([shift, scale], dim=-1) / reference.new_tensor(self.stds)
+        return torch.cat([shift / self.shift_std, scale / self.scale_std], dim=-1)
 
     def decode(self, reference: Tensor, deltas: Tensor) -> Tensor:
         """Inverse of :meth:`encode`; float32 whatever the dtype of ``deltas``."""
         centre, size = _centre_size(reference.float())
-        deltas = deltas.float() * deltas.new_tensor(self.stds, dtype=torch.float32)
-        centre = centre + deltas[..., :2] * size
-        half = 0.5 * size * torch.exp(deltas[..., 2:].clamp(min=-MAX_LOG_SCALE, max=MAX_LOG_SCALE))
+        shift, scale = deltas[..., :2].float() * self.shift_std, deltas[..., 2:].float() * self.scale_std
+        centre = centre + shift * size
+        half = 0.5 * size * torch.exp(scale.clamp(min=-MAX_LOG_SCALE, max=MAX_LOG_SCALE))
         return torch.cat([centre - half, centre + half], dim=-1)
 
 

@@ -67,7 +67,7 @@ class BoxHead(nn.Module):
         self.gradients = gradients
         self.class_agnostic = class_agnostic
         self.loss_weight = loss_weight
-        self.coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
+        self.coder = BoxCoder(0.1, 0.2)
         self.fc1 = nn.Linear(in_features, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.classifier = build_classifier(
@@ -115,8 +115,8 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """``[R, channels, S, S]`` to ``[R, num_logits]`` logits and ``[R, 1 or C, 4]`` offsets."""
-        logits, deltas, _ = self._predict(pooled)
-        return logits, deltas
+        logits, hidden, _ = self._classify(pooled)
+        return logits, self.regressor(hidden).unflatten(1, (-1, 4))
 
     def scores(self, logits: Tensor) -> Tensor:
         """``[..., num_logits]`` logits to ``[..., C]`` scores in [0, 1], calibrated if there is a calibrator."""
@@ -140,7 +140,7 @@ class BoxHead(nn.Module):
             image_size: height and width of the network input.
         """
         lesson = self._remembering(self._lesson(regions, targets, pool), targets, pool, image_size)
-        logits, deltas, features = self._predict(lesson.pooled)
+        logits, hidden, features = self._classify(lesson.pooled)
         if lesson.verified is not None:
             logits = self.loss.hide_unverified(logits, lesson.labels, lesson.verified)
         rows = Rows(logits, lesson.labels, features, self.classifier, lesson.instance, lesson.remembered)
@@ -152,17 +152,17 @@ class BoxHead(nn.Module):
             total = torch.stack(list(terms.values())).sum()
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
             self.gradients.add(self.loss.class_logits(gradient), lesson.labels)
-        terms["box"] = self._box_loss(deltas, lesson)
+        terms["box"] = self._box_loss(hidden, lesson)
         return terms
 
-    def _predict(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, offsets, and the (first) features that the classifier read."""
+    def _classify(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, what the regressor reads, and the (first) features that the classifier read."""
         flat = pooled.flatten(1)
         first = F.relu(self.fc1(flat))
         hidden = F.relu(self.fc2(first))
         features = {"pooled": flat, "first": first, "hidden": hidden}
         inputs = [features[name] for name in classifier_inputs(self.classifier)]
-        return self.classifier(*inputs), self.regressor(hidden).unflatten(1, (-1, 4)), inputs[0]
+        return self.classifier(*inputs), hidden, inputs[0]
 
     def _lesson(self, regions: SampledRegions, targets: Targets, pool: Callable[[Tensor], Tensor]) -> _Lesson:
         image = regions.rois[:, 0].long()
@@ -181,10 +181,13 @@ class BoxHead(nn.Module):
             None if targets.verified is None else targets.verified[image],
         )
 
-    def _box_loss(self, deltas: Tensor, lesson: _Lesson) -> Tensor:
+    def _box_loss(self, hidden: Tensor, lesson: _Lesson) -> Tensor:
+        """Only foreground is regressed, and each region by its own class's regressor: one in a thousand outputs."""
         foreground = (lesson.labels < self.loss.num_classes).nonzero().squeeze(1)
         column = torch.zeros_like(foreground) if self.class_agnostic else lesson.labels[foreground]
-        distance = (deltas[foreground, column].float() - lesson.offsets[foreground]).abs().sum()
+        weight, bias = (each.unflatten(0, (-1, 4))[column] for each in (self.regressor.weight, self.regressor.bias))
+        deltas = torch.einsum("rh,rkh->rk", hidden[foreground], weight) + bias
+        distance = (deltas.float() - lesson.offsets[foreground]).abs().sum()
         return self.loss_weight * distance / max(len(lesson.labels), 1)
 
     def _remembering(
@@ -211,14 +214,13 @@ class BoxHead(nn.Module):
     @torch.no_grad()
     def _memorise(self, targets: Targets, pool: Callable[[Tensor], Tensor], image_size: tuple[int, int]) -> None:
         assert self.memory is not None
-        rois, labels, wanted = [], [], []
-        for image, count in enumerate(targets.num_objects.tolist()):
-            boxes = targets.boxes[image, :count]
-            probes = self.memory.probes(boxes, image_size)
-            each = probes.shape[1]
-            rois.append(F.pad(probes.flatten(0, 1), (1, 0), value=image))
-            labels.append(targets.labels[image, :count].repeat_interleave(each))
-            wanted.append(boxes.repeat_interleave(each, dim=0))
-        places = torch.cat(rois)
-        offsets = self.coder.encode(places[:, 1:], torch.cat(wanted))
-        self.memory.store(pool(places), torch.cat(labels), offsets)
+        image, row = (targets.labels >= 0).nonzero().unbind(1)
+        boxes = targets.boxes[image, row]
+        probes = self.memory.probes(boxes, image_size)
+        each = probes.shape[1]
+        labels = targets.labels[image, row].repeat_interleave(each)
+        places = F.pad(probes, (1, 0))
+        places[..., 0] = image[:, None]
+        places = places.flatten(0, 1)
+        offsets = self.coder.encode(places[:, 1:], boxes.repeat_interleave(each, dim=0))
+        self.memory.store(pool(places), labels, offsets)

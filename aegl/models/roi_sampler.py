@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aegl.models.matcher import match, sample
+from aegl.models.matcher import BETWEEN, match, sample
 from aegl.types import Targets
 
 
@@ -62,26 +62,25 @@ class RegionSampler:
             valid: ``[B, P]`` bool.
             targets: ground truth.
         """
-        parts = [self._sample(i, proposals[i][valid[i]], targets) for i in range(proposals.shape[0])]
-        rois, labels, matched = (torch.cat(column) for column in zip(*parts, strict=True))
-        return SampledRegions(rois, labels, matched)
-
-    def _sample(self, image: int, proposals: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-        number = targets.num_objects[image]
-        real = torch.arange(targets.boxes.shape[1], device=number.device) < number
-        candidates = torch.cat([targets.boxes[image][real], proposals])
+        number = targets.boxes.shape[1]
+        real = torch.arange(number, device=proposals.device) < targets.num_objects[:, None]
+        candidates = torch.cat([targets.boxes, proposals], dim=1)
         matched = match(
             candidates,
-            targets.boxes[image],
-            number,
+            targets.boxes,
+            targets.num_objects,
             positive_iou=self.positive_iou,
             negative_iou=self.positive_iou,
             low_quality_iou=self.positive_iou,
         )
-        positives, negatives = sample(matched, self.batch_per_image, self.positive_fraction)
-        assigned = matched[positives]
-        background = torch.full_like(negatives, self.num_classes)
-        boxes = candidates[torch.cat([positives, negatives])]
-        rois = torch.cat([boxes.new_full((len(boxes), 1), image), boxes], dim=1)
-        labels = torch.cat([targets.labels[image][assigned], background])
-        return rois, labels, torch.cat([assigned, torch.zeros_like(negatives)])
+        matched = matched.where(torch.cat([real, valid], dim=1), BETWEEN)
+        sampled = sample(matched, self.batch_per_image, self.positive_fraction)
+        # Here the host must learn a number of the device's, how many rows the heads get, as in NMS, in pooling by level
+        # and in choosing the foreground: padded rows would have to be masked in every loss and be computed for nothing.
+        image, column = sampled.valid.nonzero().unbind(1)
+        row = sampled.rows[image, column]
+        positive = sampled.positive[image, column]
+        assigned = matched[image, row].where(positive, 0)
+        rois = torch.cat([image[:, None].to(candidates.dtype), candidates[image, row]], dim=1)
+        labels = targets.labels[image, assigned] if number else torch.zeros_like(assigned)
+        return SampledRegions(rois, labels.where(positive, self.num_classes), assigned)

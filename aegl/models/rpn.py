@@ -59,7 +59,7 @@ class RegionProposals(nn.Module):
         self._survivors = survivors
         self.anchors = anchors
         self.options = options
-        self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.coder = BoxCoder(1.0, 1.0)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors.num_ratios, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors.num_ratios, 1)
@@ -136,30 +136,28 @@ class RegionProposals(nn.Module):
     def _losses(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Both terms are divided by the number of sampled anchors of the batch."""
         all_anchors = torch.cat(anchors)
-        chosen_logits, chosen_labels, box_terms = [], [], []
-        for image in range(logits.shape[0]):
-            positives, negatives, assigned = self._sample(all_anchors, targets, image)
-            chosen_logits.append(logits[image][torch.cat([positives, negatives])])
-            chosen_labels.append(torch.cat([torch.ones_like(positives), torch.zeros_like(negatives)]))
-            wanted = self.coder.encode(all_anchors[positives], targets.boxes[image][assigned])
-            box_terms.append((deltas[image][positives].float() - wanted).abs().sum())
-        labels = torch.cat(chosen_labels).float()
-        number = max(len(labels), 1)
-        classification = F.binary_cross_entropy_with_logits(torch.cat(chosen_logits).float(), labels, reduction="sum")
-        return {"rpn_cls": classification / number, "rpn_box": torch.stack(box_terms).sum() / number}
-
-    @torch.no_grad()
-    def _sample(self, anchors: Tensor, targets: Targets, image: int) -> tuple[Tensor, Tensor, Tensor]:
-        matched = match(
-            anchors,
-            targets.boxes[image],
-            targets.num_objects[image],
-            positive_iou=self.options.positive_iou,
-            negative_iou=self.options.negative_iou,
-            low_quality_iou=LOW_QUALITY_IOU,
-        )
-        positives, negatives = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
-        return positives, negatives, matched[positives]
+        with torch.no_grad():
+            matched = match(
+                all_anchors,
+                targets.boxes,
+                targets.num_objects,
+                positive_iou=self.options.positive_iou,
+                negative_iou=self.options.negative_iou,
+                low_quality_iou=LOW_QUALITY_IOU,
+            )
+            rows, valid, positive = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
+        number = valid.sum().clamp(min=1)
+        chosen = logits.gather(1, rows).float()
+        terms = F.binary_cross_entropy_with_logits(chosen, positive.float(), reduction="none")
+        classification = terms.where(valid, 0.0).sum() / number
+        if not targets.boxes.shape[1]:
+            return {"rpn_cls": classification, "rpn_box": 0.0 * deltas.sum()}
+        assigned = matched.gather(1, rows).clamp(min=0)
+        boxes = targets.boxes.gather(1, assigned[..., None].expand(-1, -1, 4))
+        wanted = self.coder.encode(all_anchors[rows], boxes)
+        found = deltas.gather(1, rows[..., None].expand(-1, -1, 4)).float()
+        distance = (found - wanted).abs().where(positive[..., None], 0.0).sum()
+        return {"rpn_cls": classification, "rpn_box": distance / number}
 
 
 def _plain_survivors(boxes: Tensor, scores: Tensor, levels: Tensor, iou: float) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_NOT_TERMS = frozenset({"iteration", "epoch", "seconds", "lr", "images_per_second", "data_share", "loss"})
+_NOT_TERMS = frozenset({"iteration", "epoch", "seconds", "lr", "images_per_second", "data_share", "memory_mb", "loss"})
 
 
 @dataclass(frozen=True)

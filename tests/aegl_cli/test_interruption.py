@@ -29,7 +29,7 @@ def rows(run: Path) -> list[dict[str, str]]:
     with file.open(newline="") as stream:
         found = list(csv.DictReader(stream))
     for row in found:
-        for column in ("seconds", "images_per_second"):
+        for column in ("seconds", "images_per_second", "data_share", "memory_mb"):
             row.pop(column, None)
     return found
 
@@ -145,3 +145,24 @@ def test_ctrl_c_outside_training_is_a_message_too(aegl: Any, monkeypatch: pytest
 def test_the_help_documents_the_exit_codes(aegl: Any) -> None:
     text = " ".join(aegl("--help").stdout.split())
     assert "128 + n: stopped by signal n (130: Ctrl-C)" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "the loss is not finite ("),
+        (("loss_limit=0.1",), "is above loss_limit=0.1 on images"),
+        (("nonfinite=skip", "max_skipped=2"), "; more than max_skipped=2 steps in a row"),
+    ],
+    ids=["stop", "limit", "skip"],
+)
+def test_a_run_that_explodes_ends_with_one_message(
+    aegl: Any, tiny: tuple[str, ...], tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    settings = [word for word in tiny if not word.startswith("warmup")]
+    hot = ("lr=1e12", "warmup_iterations=0", "log_every=1")
+    result = aegl("train", *settings, *hot, *words, f"project={tmp_path}", "name=x")
+    assert result.exit_code == 1
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("aegl: error: iteration ") and told in message
+    assert not (tmp_path / "x" / "weights" / "last.pt").exists()

@@ -8,23 +8,21 @@ from aegl_cli.keyvalue import parse
 
 def test_styles_mix() -> None:
     words = ["data=a", "--model", "r50", "--lr=0.1", "--resume", "--loss.mu", "0.5", "--json", "exist-ok=true"]
-    values, as_json = parse(words)
-    assert as_json
-    assert values == {
+    assert parse(words) == {
         "data": "a", "model": "r50", "lr": "0.1", "resume": "true", "loss.mu": "0.5", "exist_ok": "true",
     }  # fmt: skip
 
 
 def test_flag_before_a_pair() -> None:
-    assert parse(["--resume", "name=x"])[0] == {"resume": "true", "name": "x"}
+    assert parse(["--resume", "name=x"]) == {"resume": "true", "name": "x"}
 
 
 def test_negative_value() -> None:
-    assert parse(["--lr", "-1"])[0] == {"lr": "-1"}
+    assert parse(["--lr", "-1"]) == {"lr": "-1"}
 
 
 def test_positional() -> None:
-    assert parse(["lvis_v1"], positional="data")[0] == {"data": "lvis_v1"}
+    assert parse(["lvis_v1"], positional="data") == {"data": "lvis_v1"}
 
 
 @pytest.mark.parametrize("words", [["foo"], ["--"], ["a=1", "a=2"]])

@@ -43,7 +43,7 @@ class Trainer:
     ground_truth: dict[int, str] = field(default_factory=dict)
     """Hash of the ground truth by seed."""
 
-    def __call__(self, config: Config, progress: Progress) -> dict[str, Any]:
+    def __call__(self, config: Config, progress: Progress, callbacks: tuple[object, ...] = ()) -> dict[str, Any]:
         self.asked.append(config)
         folder = Path(config.project) / str(config.name)
         if config.resume:

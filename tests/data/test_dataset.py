@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from aegl.data.categories import CategoryTable
-from aegl.data.dataset import DetectionDataset, collate
+from aegl.data.dataset import DetectionDataset, collate, resize_fast
 from aegl.data.paste import Paste
 from aegl.data.preprocess import Preprocess
 from aegl.data.samplers import Key
@@ -239,3 +239,14 @@ def test_collate_without_targets(store) -> None:
     batch = collate([dataset[0]], PREPROCESS)
     assert batch.targets is None
     assert batch.images[0, :, -1, -1].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", [(75, 100), (20, 31), (40, 60)])
+def test_training_resizes_like_pillow_to_one_grey_level(size) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    image.flags.writeable = False
+    exact = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    got = resize_fast(image, size)
+    assert got.dtype == np.uint8 and got.shape == (*size, 3)
+    assert np.abs(got.astype(int) - exact).max() <= 1
+    assert (got != exact).mean() < 0.05

@@ -58,7 +58,7 @@ def test_a_command_is_one_that_aegl_takes(page: str, command: str) -> None:
         assert words.pop(0) in _DATA_VERBS, f"{page}: {command}"
     if "--help" in words:
         return
-    given, _ = parse(words, positional=_POSITIONAL.get(verb), many=verb in ("plot", "report"))
+    given = parse(words, positional=_POSITIONAL.get(verb), many=verb in ("plot", "report"))
     if verb in ("methods", "models", "checks", "cfg"):
         return
     tuned = [key.removeprefix("space.") for key in given if key.startswith("space.")]

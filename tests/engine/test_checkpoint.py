@@ -1,17 +1,28 @@
 """Checkpoint files: exact, safe to load, whole or not there, and every wrong file told apart."""
 
+import errno
 import json
 import multiprocessing
 import resource
 import signal
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from aegl.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from aegl.engine.checkpoint import (
+    Checkpoint,
+    DamagedCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    snapshot,
+)
 from aegl.errors import CheckpointError, RunError
 
 
@@ -71,8 +82,84 @@ def test_damaged_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
     good = path.read_bytes()
     for data in (b"", b"hello", good[: len(good) // 2], good[:-40], _flipped(good), json.dumps({"a": 1}).encode()):
         path.write_bytes(data)
-        with pytest.raises(CheckpointError, match=r"last\.pt: not a readable PyTorch checkpoint"):
+        with pytest.raises(CheckpointError, match=r"last\.pt: (not a readable PyTorch checkpoint|its checksum)"):
             load_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def written(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    toy.build(folder).run()
+    return folder / "last.pt"
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_found_wherever_it_is(written: Path, data: st.DataObject) -> None:
+    """PyTorch alone reads on when a bit of a tensor is flipped."""
+    good = written.read_bytes()
+    comment_length = len(good) - 76 - 2  # where a zip archive says how long its comment, our seal, is
+    position = data.draw(st.integers(0, len(good) - 1).filter(lambda at: not 0 <= at - comment_length < 2))
+    bad = bytearray(good)
+    bad[position] ^= 1 << data.draw(st.integers(0, 7))
+    path = written.with_name("flipped.pt")
+    path.write_bytes(bad)
+    with pytest.raises(DamagedCheckpointError, match=r"flipped\.pt: (its checksum|not a readable)"):
+        load_checkpoint(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_file_cut_short_is_found_wherever_it_ends(written: Path, data: st.DataObject) -> None:
+    good = written.read_bytes()
+    path = written.with_name("short.pt")
+    path.write_bytes(good[: data.draw(st.integers(0, len(good) - 1))])
+    with pytest.raises(DamagedCheckpointError, match=r"short\.pt: (its checksum|not a readable)"):
+        load_checkpoint(path)
+
+
+def test_other_programs_still_read_it(written: Path) -> None:
+    assert torch.load(written, weights_only=True)["iteration"] == 12
+    with zipfile.ZipFile(written) as archive:
+        assert archive.testzip() is None
+        assert archive.comment.startswith(b"aegl-sha256:")
+
+
+def test_files_of_the_first_format_are_read_without_a_checksum(written: Path, tmp_path: Path) -> None:
+    content = {**torch.load(written, weights_only=True), "format_version": 1}
+    torch.save(content, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").iteration == 12
+    torch.save({**content, "format_version": 2}, tmp_path / "resaved.pt")
+    with pytest.raises(DamagedCheckpointError, match="its checksum is missing"):
+        load_checkpoint(tmp_path / "resaved.pt")
+
+
+def test_the_former_file_is_kept_only_once_the_new_one_is_safe(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, former = tmp_path / "last.pt", tmp_path / "previous.pt"
+    save_checkpoint(checkpoint, path, former=former)
+    assert not former.exists()
+    save_checkpoint(replace(checkpoint, iteration=8), path, former=former)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aegl.engine.checkpoint.seal", fail)
+    with pytest.raises(RunError, match=r"\(No space left on device; .* MiB free\); the older file there is untouched"):
+        save_checkpoint(replace(checkpoint, iteration=9), path, former=former)
+    assert [load_checkpoint(file).iteration for file in (path, former)] == [8, 7]
+
+
+def test_a_snapshot_shares_nothing_and_keeps_everything() -> None:
+    layer = torch.nn.BatchNorm1d(2)
+    state = {"a": layer.state_dict(), "b": [torch.arange(3), (1, "x", None)], "view": torch.arange(9)[3:6]}
+    copied = snapshot(state)
+    layer.weight.data.fill_(7)
+    assert copied["a"]["weight"].tolist() == [1.0, 1.0]
+    assert copied["a"]._metadata == layer.state_dict()._metadata
+    assert (copied["b"][0].tolist(), copied["b"][1]) == ([0, 1, 2], (1, "x", None))
+    assert copied["view"].untyped_storage().nbytes() == 3 * 8
 
 
 def test_alien_files(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def train(stepper: Stepper, steps: range) -> list[Tensor]:
     found = []
     for step in steps:
         stepper.model.box_head.step_begin(step / 8, 0.5 * step)  # type: ignore[operator, union-attr]
-        terms, _ = stepper.step([make_batch(step)], 0.01)
+        terms = stepper.step([make_batch(step)], 0.01).terms
         found.append(torch.stack(list(terms.values())))
     return found
 

@@ -1,4 +1,6 @@
 import csv
+import resource
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -7,7 +9,7 @@ import pytest
 
 from aegl.engine.callbacks import Callback, CsvLogger
 from aegl.engine.checkpoint import load_checkpoint
-from aegl.engine.results_csv import ResultsCsv
+from aegl.engine.results_csv import ResultsCsv, last_iteration
 from aegl.errors import RunError
 
 
@@ -55,7 +57,7 @@ def test_a_run_and_its_resumption_write_one_clean_file(toy: ModuleType, tmp_path
 
     summary: dict[str, Any] = {"box": {"AP": 0.5, "APr": None, "AR": 0.1}, "mask": None}
     options: dict[str, Any] = {"validate": lambda model: summary, "val_every": 6}
-    with pytest.raises(RuntimeError, match="crash"):
+    with pytest.raises(RunError, match="Crash: on_step_end raised RuntimeError: crash"):
         toy.build(tmp_path, callbacks=[logger(), Crash(7)], **options).run()
     checkpoint = load_checkpoint(tmp_path / "last.pt")
     resumed = toy.build(tmp_path, callbacks=[logger(checkpoint.iteration)], **options)
@@ -66,3 +68,34 @@ def test_a_run_and_its_resumption_write_one_clean_file(toy: ModuleType, tmp_path
     evaluations = [row for row in table if row["protocol"]]
     assert [(row["box/AP"], row["box/APr"], row["mask/AP"]) for row in evaluations] == [("0.5", "", "")] * 2
     assert all(row["loss_cls"] for row in table if not row["protocol"])
+
+
+def test_rows_that_a_full_disk_refuses_are_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also the half row that got through is taken back."""
+    path = tmp_path / "results.csv"
+    results = ResultsCsv(path)
+    results.append({"iteration": 1}, columns=["iteration", "loss"])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 2, limits[1]))
+    try:
+        results.append({"iteration": 2, "loss": 0.5}, columns=[])
+        results.append({"iteration": 3, "loss": 0.25}, columns=[])
+        with pytest.raises(RunError, match="cannot be written"):
+            results.flush()
+        refused = path.read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused == "iteration,loss\n1,\n"
+    assert "results.csv: cannot be written (File too large). Its rows are kept" in caplog.records[0].getMessage()
+    results.append({"iteration": 4}, columns=[])
+    assert path.read_text() == "iteration,loss\n1,\n2,0.5\n3,0.25\n4,\n"
+
+
+def test_a_row_of_an_evaluation_that_was_not_saved_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("iteration,loss,protocol,AP\n4,1.0,,\n4,,lvis,0.1\n6,0.5,,\n6,,lvis,0.2\n")
+    ResultsCsv(path, keep_until=6, evaluated_until=4)
+    assert path.read_text() == "iteration,loss,protocol,AP\n4,1.0,,\n4,,lvis,0.1\n6,0.5,,\n"
+    assert last_iteration(path) == 6
+    assert last_iteration(tmp_path / "none.csv") is None

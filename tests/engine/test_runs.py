@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from aegl.engine.runs import create_run, newest_run, newest_weights, run_of
+from aegl.engine.runs import create_run, forget, newest_run, newest_weights, run_of
 from aegl.errors import CheckpointError, ConfigError
 
 
@@ -47,3 +47,20 @@ def test_run_of_weights(tmp_path: Path) -> None:
         run_of(run / "weights" / "last.pt")
     (run / "args.yaml").write_text("")
     assert run_of(run / "weights" / "last.pt") == run.resolve()
+
+
+def test_a_run_whose_last_checkpoint_is_missing_is_still_the_newest(tmp_path: Path) -> None:
+    for age, file in enumerate(["x/weights/last.pt", "y/weights/previous.pt"]):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("")
+        os.utime(tmp_path / file, (1000 + age, 1000 + age))
+    assert newest_run(tmp_path) == tmp_path / "y"
+
+
+def test_a_new_run_in_an_old_folder_cannot_be_resumed_from_the_old_one(tmp_path: Path) -> None:
+    forget(tmp_path)  # nothing there is fine
+    (tmp_path / "weights").mkdir()
+    for file in ("train.json", "weights/last.pt", "weights/previous.pt", "weights/best.pt"):
+        (tmp_path / file).write_text("")
+    forget(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["best.pt"]

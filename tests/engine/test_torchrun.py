@@ -7,9 +7,11 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +19,14 @@ from typing import Any
 
 import pytest
 
-from aegl.config import load_config
+from aegl.config import Config, load_config
+from aegl.engine.beginning import find_beginning
 from aegl.engine.build import train
+from aegl.engine.callbacks import Callback
 from aegl.engine.checkpoint import load_checkpoint
 from aegl.engine.distributed import join_world
+from aegl.engine.nodes import shared_folder
+from aegl.errors import AeglError, ConfigError
 from aegl.progress import SilentProgress
 from aegl.tasks import open_source
 from aegl_cli.main import cli
@@ -127,8 +133,96 @@ def test_val_in_two_processes_gives_the_figures_of_one(trained: dict[str, Any], 
     result = json.loads(out)
     assert {kind: result[kind] for kind in ("box", "mask")} == {k: trained["metrics"][k] for k in ("box", "mask")}
     assert (other_out, other_err) == ("", "")
-    written = sorted(p.name for p in (tmp_path / "runs" / "val").iterdir())
-    assert written == ["metrics.json", "per_class.csv", "pr_curves.npz", "predictions.json"]
+    written = {path.name for path in (tmp_path / "runs" / "val").iterdir()}
+    assert {"metrics.json", "per_class.csv", "pr_curves.npz", "predictions.json"} <= written
+    assert "detections" not in written  # of the single processes
+
+
+def test_a_killed_process_ends_the_other_one_at_once_and_with_one_message(tmp_path: Path) -> None:
+    class Kill(Callback):
+        def on_step_end(self, iteration: int) -> None:
+            if iteration == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def run() -> int:
+        keys = dict(word.split("=") for word in TRAIN[1:])
+        try:
+            train(load_config({**keys, "project": tmp_path / "runs"}), SilentProgress(), (Kill(),))
+        except AeglError as error:  # the main process's callbacks are called, so that is the one that is killed
+            sys.stderr.write(f"{time.monotonic()} {error}\n")
+            return error.exit_code
+        return 0
+
+    (killed, _, _), (code, _, err) = in_two_processes(run, tmp_path)
+    assert (killed, code) == (-signal.SIGKILL, 1)
+    assert "lost the other processes" in err
+    assert len(err.splitlines()) == 1
+    assert time.monotonic() - float(err.split()[0]) < 60  # in_two_processes would have waited for twice as long
+
+
+def test_what_the_main_process_finds_wrong_is_raised_by_all(tmp_path: Path) -> None:
+    """A folder that only the main one sees: the others wait for nothing, and say the same."""
+
+    def run() -> int:
+        with join_world("cpu") as world:
+            config = Config(project=str(tmp_path / f"of{world.rank}"), name="x", data="d")
+            if world.is_main:
+                (tmp_path / "of0" / "x").mkdir(parents=True)
+            try:
+                find_beginning(config, world, {})
+            except ConfigError as error:
+                sys.stdout.write(f"{error}\n")
+                return error.exit_code
+        return 0
+
+    ends = in_two_processes(run, tmp_path)
+    assert [code for code, _, _ in ends] == [2, 2]
+    assert all("exists already" in out for _, out, _ in ends)
+
+
+def test_a_run_does_not_start_anew_where_another_machine_has_begun_it(tmp_path: Path) -> None:
+    def run() -> int:
+        with join_world("cpu") as world:
+            config = Config(project=str(tmp_path / f"of{world.rank}"), name="x", data="d", resume="auto")
+            if world.rank == 1:
+                weights = tmp_path / "of1" / "x" / "weights"
+                weights.mkdir(parents=True)
+                (weights.parent / "args.yaml").touch()
+                (weights / "last.pt").touch()
+            try:
+                find_beginning(config, world, {})
+            except ConfigError as error:
+                sys.stdout.write(f"{error}\n")
+                return error.exit_code
+        return 0
+
+    ends = in_two_processes(run, tmp_path)
+    assert [code for code, _, _ in ends] == [2, 2]
+    assert "has begun on the machine of process 1" in ends[0][1]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_files_of_all_processes_reach_the_main_one(tmp_path: Path, shared: bool) -> None:
+    """Also where the others do not see its folder, but one of the same name."""
+
+    def run() -> int:
+        with join_world("cpu") as world:
+            folder = tmp_path / ("common" if shared else f"of{world.rank}") / "files"
+            folder.mkdir(parents=True, exist_ok=True)
+            world.barrier()
+            with shared_folder(folder, world) as own:
+                (own / f"{world.rank}.empty").touch()
+                (own / f"{world.rank}.full").write_bytes(bytes([world.rank]) * 1000)
+            world.barrier()
+            found = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+            sys.stdout.write(f"{own == folder} {found}")
+        return 0
+
+    (code, main, err), (other, out, other_err) = in_two_processes(run, tmp_path)
+    assert (code, other) == (0, 0), err + other_err
+    everything = [("0.empty", 0), ("0.full", 1000), ("1.empty", 0), ("1.full", 1000)]
+    assert main.strip() == f"True {everything}"
+    assert out.strip() == (f"True {everything}" if shared else "False []")
 
 
 def test_what_breaks_one_process_is_said_without_tracebacks(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The loop: what is saved when, what is reported, what goes wrong and how it is told."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +12,8 @@ from torch import nn
 
 from aegl.engine.callbacks import Callback, LogRecord, ProgressLogger
 from aegl.engine.checkpoint import load_checkpoint
-from aegl.engine.trainer import fitness
+from aegl.engine.distributed import World
+from aegl.engine.fitness import fitness
 from aegl.errors import RunError
 
 
@@ -69,8 +72,8 @@ def test_best_follows_mask_ap(toy: ModuleType, tmp_path: Path) -> None:
     record = Record()
     result = toy.build(tmp_path, validate=validate, val_every=5, callbacks=[record]).run()
     assert record.events == [
-        *[("save", 4), ("save", 5), ("save", 5), ("val", 5), ("save", 8)],
-        *[("save", 10), ("save", 10), ("val", 10), ("save", 12), ("save", 12), ("val", 12)],
+        *[("save", 4), ("save", 5), ("val", 5), ("save", 5), ("save", 8)],
+        *[("save", 10), ("val", 10), ("save", 10), ("save", 12), ("val", 12), ("save", 12)],
     ]
     assert load_checkpoint(tmp_path / "best.pt").iteration == 10
     assert result.best == 0.3
@@ -98,7 +101,6 @@ def test_interrupted_evaluation_is_made_up_for(toy: ModuleType, tmp_path: Path) 
 
 def test_accumulation_equals_one_large_batch(toy: ModuleType) -> None:
     """Without layers that look at the batch as a whole, two half batches give the gradient of the whole one."""
-    from aegl.engine.distributed import World
     from aegl.engine.stepper import Stepper
     from aegl.types import Batch, Targets
 
@@ -122,7 +124,8 @@ def test_accumulation_equals_one_large_batch(toy: ModuleType) -> None:
         torch.manual_seed(0)
         model = Linear().double().float()
         stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=1.0), world=World())
-        terms, images = stepper.step(parts, lr=1e-6)
+        terms, images, failed = stepper.step(parts, lr=1e-6)
+        assert not failed
         assert images.tolist() == whole.image_index.tolist()
         results.append((terms["loss"], model.layer.weight.detach()))
     assert torch.allclose(results[0][0], results[1][0])
@@ -174,3 +177,36 @@ def test_fitness() -> None:
     assert fitness({"box": {"AP": 0.2}, "mask": {"AP": 0.1}}) == 0.1
     assert fitness({"box": {"AP": 0.2}, "mask": None}) == 0.2
     assert fitness({"box": {"AP": None}, "mask": {"AP": None}}) == -1
+
+
+def test_checkpoints_by_time(toy: ModuleType, tmp_path: Path) -> None:
+    class Saved(Callback):
+        def __init__(self) -> None:
+            self.iterations: list[int] = []
+
+        def on_checkpoint(self, iteration: int, path: Path) -> None:
+            self.iterations.append(iteration)
+
+    saved = Saved()
+    toy.build(tmp_path, callbacks=[saved], checkpoint_every=100, checkpoint_seconds=0.0).run()
+    assert saved.iterations == [3, 6, 9, 12, 12]
+
+
+def test_the_share_of_waiting_for_data(toy: ModuleType, tmp_path: Path) -> None:
+    class Shares(Callback):
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def on_log(self, record: LogRecord) -> None:
+            self.found.append(record.data_share)
+
+    def slow(consumed: int) -> Iterator[Any]:
+        for batch in toy.batches(consumed, images=4, world=World()):
+            time.sleep(0.05)
+            yield batch
+
+    quick, starved = Shares(), Shares()
+    toy.build(tmp_path / "a", callbacks=[quick]).run()
+    toy.build(tmp_path / "b", callbacks=[starved], open_loader=slow).run()
+    assert all(0 <= share <= 1 for share in quick.found)
+    assert min(starved.found) > 0.5 > sum(quick.found) / len(quick.found)

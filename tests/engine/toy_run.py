@@ -1,9 +1,13 @@
 """A training run in miniature, run inside the tests and in processes that they start and kill."""
 
 import itertools
+import math
+import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,11 @@ from aegl.engine.checkpoint import load_checkpoint
 from aegl.engine.distributed import World, join_world
 from aegl.engine.ema import ModelEma
 from aegl.engine.optim import build_optimizer
+from aegl.engine.plan import TrainPlan
 from aegl.engine.rng import seed_all
 from aegl.engine.schedule import Schedule
 from aegl.engine.stepper import Stepper
-from aegl.engine.trainer import Trainer, TrainPlan
+from aegl.engine.trainer import Trainer
 from aegl.engine.weights import WeightsFolder
 from aegl.longtail.base import ClassificationLoss
 from aegl.longtail.statistics import ClassStatistics
@@ -107,6 +112,12 @@ def build(
     amp: Any = "none",
     val_every: int = 0,
     checkpoint_every: int = 4,
+    log_every: int = 3,
+    checkpoint_seconds: float = math.inf,
+    max_skipped: int = 0,
+    loss_limit: float = math.inf,
+    open_loader: Any = None,
+    watchdog: Any = None,
 ) -> Trainer:
     """A trainer over the toy model, from the same start every time."""
     world = world or World()
@@ -117,16 +128,28 @@ def build(
     average = ModelEma(model, 0.9) if ema else None
     seed_all(0, world.rank)
     return Trainer(
-        Stepper(model, optimizer, world=world, amp=amp, clip_grad=1.0, ema=average),
+        Stepper(
+            model,
+            optimizer,
+            world=world,
+            amp=amp,
+            clip_grad=1.0,
+            ema=average,
+            loss_limit=loss_limit,
+            skip=max_skipped > 0,
+        ),
         head=model.loss,
         schedule=Schedule(0.02, iterations, "cosine", warmup_iterations=3),
-        open_loader=lambda consumed: batches(consumed, images=4, world=world, bad_step=bad_step),
+        open_loader=open_loader or (lambda consumed: batches(consumed, images=4, world=world, bad_step=bad_step)),
         plan=TrainPlan(
             iterations,
             8,
             accumulate,
-            log_every=3,
+            log_every=log_every,
             checkpoint_every=checkpoint_every,
+            checkpoint_seconds=checkpoint_seconds,
+            max_skipped=max_skipped,
+            loss_limit=loss_limit,
             val_every=val_every,
             epoch_images=24,
         ),
@@ -135,28 +158,63 @@ def build(
         callbacks=callbacks,
         validate=validate,
         describe_images=lambda rows: ", ".join(f"image {row}" for row in rows),
+        watchdog=watchdog,
     )
 
 
 class KillAt(Callback):
-    """Sends this process a signal after a step."""
+    """Sends this process a signal after a step, once a file is there that the run writes."""
 
-    def __init__(self, iteration: int, number: signal.Signals) -> None:
-        self.iteration, self.number = iteration, number
+    def __init__(self, iteration: int, number: signal.Signals, *, once: Path = Path()) -> None:
+        self.iteration, self.number, self.once = iteration, number, once
 
     def on_step_end(self, iteration: int) -> None:
         if iteration == self.iteration:
+            while not self.once.exists():
+                time.sleep(0.001)
             os.kill(os.getpid(), self.number)
 
 
-def run_process(folder: Path, kill_at: int, rank: int = 0, world_size: int = 1, port: int = 0) -> None:
+def run_process(
+    folder: Path, kill_at: int, rank: int = 0, world_size: int = 1, port: int = 0, options: dict[str, Any] | None = None
+) -> None:
     """Body of a process: train in ``folder``, from its ``last.pt`` if there is one; SIGKILL after step ``kill_at``."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with join_world("cpu") as world:
-        trainer = build(folder, world=world, callbacks=[KillAt(kill_at, signal.SIGKILL)])
+        trainer = build(
+            folder, world=world, callbacks=[KillAt(kill_at, signal.SIGKILL, once=folder / "last.pt")], **(options or {})
+        )
         last = folder / "last.pt"
         if last.exists():
             trainer.resume(load_checkpoint(last))
         trainer.run()
         torch.save(trainer._stepper.model.state_dict(), folder / f"rank{world.rank}.pt")
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal in every bit, through nested containers."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def state(folder: Path) -> tuple[Any, Any]:
+    checkpoint = load_checkpoint(folder / "last.pt")
+    return checkpoint.model, vars(checkpoint.training)
+
+
+def fork(body: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process that need not import torch again."""
+    process = multiprocessing.get_context("fork").Process(target=body, args=arguments)
+    process.start()
+    return process
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    process.join(60)
+    return process.exitcode

@@ -253,7 +253,7 @@ def test_complete_promises_that_more_candidates_change_nothing(
     def run(number: int) -> Any:
         options = PostprocessOptions(conf=conf, iou=0.5, max_det=max_det, nms_candidates=number)
         valid = torch.ones(2, regions_, dtype=torch.bool)
-        coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
+        coder = BoxCoder(0.1, 0.2)
         return select(scores, torch.zeros(2, regions_, 1, 4), boxes, valid, (int(HIGH), int(WIDE)), coder, options)
 
     few, every = run(candidates), run(regions_ * classes)
@@ -279,7 +279,7 @@ def test_too_few_candidates_are_noticed() -> None:
 
     def found(candidates: int) -> Any:
         options = PostprocessOptions(conf=0.1, iou=0.5, max_det=5, nms_candidates=candidates)
-        coder, valid = BoxCoder((0.1, 0.1, 0.2, 0.2)), torch.ones(1, 10, dtype=torch.bool)
+        coder, valid = BoxCoder(0.1, 0.2), torch.ones(1, 10, dtype=torch.bool)
         return select(scores, torch.zeros(1, 10, 1, 4), proposals[None], valid, (200, 200), coder, options)
 
     for candidates in (5, 9):
@@ -292,7 +292,7 @@ def test_of_equal_candidates_the_first_is_kept() -> None:
     """As in ONNX Runtime, whose TopK and NonMaxSuppression both prefer the lower index."""
     proposals = torch.tensor([0.0, 0, 100, 100]) + torch.arange(2000)[:, None] * torch.tensor([0.0, 0, 0.01, 0.01])
     options = PostprocessOptions(conf=0.1, iou=0.5, max_det=5, nms_candidates=2000)
-    coder, valid = BoxCoder((0.1, 0.1, 0.2, 0.2)), torch.ones(1, 2000, dtype=torch.bool)
+    coder, valid = BoxCoder(0.1, 0.2), torch.ones(1, 2000, dtype=torch.bool)
     found = select(
         torch.full((1, 2000, 1), 0.5), torch.zeros(1, 2000, 1, 4), proposals[None], valid, (200, 200), coder, options
     )

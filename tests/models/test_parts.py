@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_iou_is_torchvisions(seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_decode_undoes_encode(seed: int) -> None:
-    coder = BoxCoder((0.1, 0.1, 0.2, 0.2))
+    coder = BoxCoder(0.1, 0.2)
     reference, boxes = boxes_from(seed, 20), boxes_from(seed + 1, 20)
     torch.testing.assert_close(coder.decode(reference, coder.encode(reference, boxes)), boxes, atol=1e-3, rtol=1e-4)
 
@@ -73,20 +74,59 @@ def test_sure_proposals_are_told_apart() -> None:
 def test_matching_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 0, 0]])
     candidates = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5.5], [50, 50, 60, 60], [20, 20, 30, 24]])
-    found = match(candidates, boxes, torch.tensor(2), positive_iou=0.7, negative_iou=0.3)
-    assert found.tolist() == [0, BETWEEN, BELOW, BETWEEN]
-    found = match(candidates, boxes, torch.tensor(2), positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
-    assert found.tolist() == [0, BETWEEN, BELOW, 1]
-    none = match(candidates, boxes, torch.tensor(0), positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
-    assert none.tolist() == [BELOW] * 4
+    two, numbers = boxes.expand(2, 3, 4), torch.tensor([2, 0])
+    found = match(candidates, two, numbers, positive_iou=0.7, negative_iou=0.3)
+    assert found.tolist() == [[0, BETWEEN, BELOW, BETWEEN], [BELOW] * 4]
+    found = match(candidates, two, numbers, positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
+    assert found.tolist() == [[0, BETWEEN, BELOW, 1], [BELOW] * 4]
 
 
-def test_sampling_keeps_its_numbers() -> None:
-    matched = torch.tensor([0] * 50 + [BELOW] * 100 + [BETWEEN] * 100)
-    positives, negatives = sample(matched, 32, 0.25)
-    assert (len(positives), len(negatives)) == (8, 24)
-    assert (matched[positives] >= 0).all()
-    assert (matched[negatives] == BELOW).all()
+def _match_by_loops(candidates: Tensor, boxes: Tensor, number: int) -> list[int]:
+    iou = [[float(pairwise_iou(c[None], b[None])) for b in boxes[:number]] for c in candidates]
+    found = []
+    for row in iou:
+        best = max(row, default=-1.0)
+        found.append(row.index(best) if best >= 0.5 else BELOW if best < 0.3 else BETWEEN)
+    for b in range(number):
+        highest = max(row[b] for row in iou)
+        if highest >= 0.1:
+            found = [b if row[b] == highest else f for row, f in zip(iou, found, strict=True)]
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 6), st.sampled_from([1, 1 << 26]))
+def test_matching_of_a_batch_is_a_loop_over_its_images(seed: int, images: int, most: int, pairs: int) -> None:
+    candidates, boxes = boxes_from(seed, images, 25, side=40), boxes_from(seed + 1, images, most, side=40)
+    numbers = torch.arange(images) * most // max(images - 1, 1)
+    keys = {"positive_iou": 0.5, "negative_iou": 0.3, "low_quality_iou": 0.1}
+    with mock.patch("aegl.models.matcher._PAIRS", pairs):  # however many images fit at once
+        found = match(candidates, boxes, numbers, **keys)
+    expected = [_match_by_loops(candidates[i], boxes[i], int(numbers[i])) for i in range(images)]
+    assert found.tolist() == expected
+    shared = match(candidates[0], boxes, numbers, **keys)
+    assert shared.tolist() == [_match_by_loops(candidates[0], boxes[i], int(numbers[i])) for i in range(images)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-2, 1), min_size=1, max_size=60), st.integers(1, 40), st.floats(0.05, 1))
+def test_sampling_keeps_its_numbers(matched: list[int], number: int, fraction: float) -> None:
+    rows, valid, positive = sample(torch.tensor([matched, matched[::-1]]), number, fraction)
+    for image, kinds in enumerate([matched, matched[::-1]]):
+        drawn = [(kinds[r], bool(p)) for r, v, p in zip(rows[image], valid[image], positive[image], strict=True) if v]
+        assert all((kind >= 0) == is_positive and kind != BETWEEN for kind, is_positive in drawn)
+        positives = min(sum(k >= 0 for k in kinds), int(number * fraction))
+        assert sum(p for _, p in drawn) == positives
+        assert len(drawn) - positives == min(sum(k == BELOW for k in kinds), number - positives)
+        chosen = rows[image][valid[image]].tolist()
+        assert len(set(chosen)) == len(chosen)  # nothing twice
+
+
+def test_sampling_is_even() -> None:
+    matched = torch.tensor([[0] * 10 + [BELOW] * 10]).expand(4000, -1)
+    rows, valid, _ = sample(matched, 8, 0.25)
+    counts = torch.bincount(rows[valid], minlength=20)
+    assert (counts[:10] / 4000 - 0.2).abs().max() < 0.04 and (counts[10:] / 4000 - 0.6).abs().max() < 0.04
 
 
 @settings(max_examples=20, deadline=None)
@@ -148,7 +188,7 @@ def test_mask_target_of_the_box_itself_is_the_stored_mask(make_targets: Any) -> 
 def selection(scores: Tensor, options: PostprocessOptions) -> Any:
     proposals = torch.tensor([[[0.0, 0, 20, 20], [1, 1, 21, 21], [40, 40, 60, 60]]])
     valid = torch.ones(1, 3, dtype=torch.bool)
-    return select(scores, torch.zeros(1, 3, 1, 4), proposals, valid, (64, 64), BoxCoder((0.1, 0.1, 0.2, 0.2)), options)
+    return select(scores, torch.zeros(1, 3, 1, 4), proposals, valid, (64, 64), BoxCoder(0.1, 0.2), options)
 
 
 SCORES = torch.tensor([[[0.9, 0.3], [0.8, 0.0], [0.05, 0.7]]])

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from aegl.longtail.base import HIDDEN, ClassificationLoss, Draws
 from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
+from aegl.longtail.losses._blocks import row_blocks
+from aegl.longtail.losses._masks import above
+from aegl.longtail.losses._weighted_sum import ClosedForm, PlainForm, weighted_sum
 from aegl.longtail.statistics import ClassStatistics
 
 Normalization = Literal["num_proposals", "num_foreground", "sum_of_weights"]
@@ -78,13 +81,24 @@ class ElementwiseLoss(ClassificationLoss):
         return None
 
     def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """``[N, num_logits]`` losses before weighting: the cross-entropy of the activation.
+        """``[n, num_logits]`` losses before weighting, of some of the rows: the cross-entropy of the activation.
+
+        Each may depend on its own logit only; autograd differentiates it.
 
         Args:
-            logits: ``[N, num_logits]``, float32 or float64.
-            targets: ``[N, num_logits]`` bool, true at each row's label.
+            logits: ``[n, num_logits]``, float32 or float64.
+            targets: ``[n, num_logits]`` bool, true at each row's label.
         """
         return self.activation.cross_entropy(logits, targets)
+
+    def element_form(self) -> ClosedForm | PlainForm:
+        """How :meth:`element_losses` and its derivative are computed: in closed form where one is known.
+
+        A subclass with losses of its own gets them from autograd, which takes two to three times as long, unless it
+        overrides this too.
+        """
+        is_own = type(self).element_losses is not ElementwiseLoss.element_losses
+        return self.element_losses if is_own else self.activation
 
     def background_weights(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``[N]`` weights of the background column, where there is one: 1. Runs like :meth:`element_weights`.
@@ -95,16 +109,37 @@ class ElementwiseLoss(ClassificationLoss):
         """
         return torch.ones_like(logits[:, -1])
 
+    def observe_gradients(self, gradients: Tensor, labels: Tensor) -> None:
+        """Told in training of the step's gradients, for state that follows from them. Runs without gradient.
+
+        Args:
+            gradients: ``[N, C]``, of the summed loss by the logits, weights included; at most 0 at a positive term
+                and at least 0 at a negative one.
+            labels: ``[N]`` int64.
+        """
+
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """The term ``cls``; see :meth:`ClassificationLoss.forward` for shapes."""
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
-            targets = one_hot(labels, self.num_classes, self.num_logits)
-            weights = self._weights(logits.detach(), targets, labels, draws or {})
-            losses = self.element_losses(logits, targets)
-            total = losses.sum() if weights is None else (weights * losses).sum()
-            normalizer = self._normalizer(labels, weights, logits)
+            probabilities = self.activation.probability_for_weights(logits.detach())
+            weights, extra = self._weights(logits.detach(), probabilities, labels, draws or {})
+            normalizer = self._normalizer(labels, weights, extra, logits)
+            total, gradients = weighted_sum(logits, probabilities, labels, self.element_form(), weights, extra)
+            if self.training:
+                self.observe_gradients(gradients[:, : self.num_classes], labels)
             return {"cls": self.loss_weight * total / normalizer}
+
+    def row_weighted(self, logits: Tensor, labels: Tensor, row_weights: Tensor) -> Tensor:
+        """The summed loss of unweighted elements with a weight for each row, for losses built upon this one.
+
+        Args:
+            logits: ``[N, num_logits]``, float32 or float64.
+            labels: ``[N]`` int64.
+            row_weights: ``[N]``, constants in the dtype of the logits.
+        """
+        probabilities = self.activation.probability_for_weights(logits.detach())
+        return weighted_sum(logits, probabilities, labels, self.element_form(), row_weights[:, None])[0]
 
     def scores(self, logits: Tensor) -> Tensor:
         """See :meth:`ClassificationLoss.scores`; float32 at least, so that no two scores tie for want of digits."""
@@ -115,24 +150,33 @@ class ElementwiseLoss(ClassificationLoss):
         return classes * (1 - background) if self.objectness else classes
 
     @torch.no_grad()
-    def _weights(self, logits: Tensor, targets: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
-        """``[N, num_logits]`` weights, and the diagnostics that follow from them."""
-        probabilities = self.activation.probability(logits[:, : self.num_classes])
-        weights = self.element_weights(probabilities, targets[:, : self.num_classes], labels, draws)
+    def _weights(
+        self, logits: Tensor, probabilities: Tensor, labels: Tensor, draws: Draws
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """``[N, C]`` weights and ``[N, 1]`` of a background column, and the diagnostics that follow from them."""
+        positive = one_hot(labels, self.num_classes)
+        weights = self.element_weights(probabilities[:, : self.num_classes], positive, labels, draws)
         if weights is None:
-            return None
-        self.diagnostics.update(active_negatives(weights, labels, self.num_classes))
+            return None, None
+        self.diagnostics.update(active_negatives(weights, labels))
         if self.num_logits == self.num_classes:
-            return weights
-        return torch.cat([weights, self.background_weights(logits, labels)[:, None]], dim=1)
+            return weights, None
+        return weights, self.background_weights(logits, labels)[:, None]
 
-    def _normalizer(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor | float:
+    @torch.no_grad()
+    def _normalizer(
+        self, labels: Tensor, weights: Tensor | None, extra: Tensor | None, logits: Tensor
+    ) -> Tensor | float:
         if self.normalization == "num_proposals":
             return float(max(len(labels), 1))
         if self.normalization == "num_foreground":
             return (labels < self.num_classes).sum().clamp(min=1)
-        counted = logits > HIDDEN
-        total = counted.sum() if weights is None else (weights * counted).sum()
+        counted = above(logits, HIDDEN)
+        if weights is not None:
+            counted[:, : self.num_classes].mul_(weights)
+        if extra is not None:
+            counted[:, self.num_classes :].mul_(extra)
+        total = counted.sum()
         return torch.where(total > 0, total, 1.0)
 
 
@@ -141,25 +185,27 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def one_hot(labels: Tensor, num_classes: int, num_columns: int) -> Tensor:
-    """``[N, num_columns]`` bool, true at each row's label; without a background column those rows are empty."""
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """``[N, C]`` bool, true at each foreground row's label; rows of background (C) are empty."""
     columns = torch.zeros(len(labels), num_classes + 1, dtype=torch.bool, device=labels.device)
-    return columns.scatter_(1, labels[:, None], True)[:, :num_columns]
+    return columns.scatter_(1, labels[:, None], True)[:, :num_classes]
 
 
-def active_negatives(weights: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
+def active_negatives(weights: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Share of the negative terms (t = 0) whose weight is not zero, over foreground rows and over background rows.
 
     Args:
-        weights: ``[N, C]``, non-zero at every positive term.
+        weights: ``[N, C]``, at least 0, and above it at every positive term.
         labels: ``[N]``.
-        num_classes: C.
 
     Returns:
         Scalars in [0, 1]; 0 where there are no such rows.
     """
+    num_classes = weights.shape[1]
     foreground = labels < num_classes
-    active = weights.count_nonzero(dim=1)
+    active = labels.new_zeros(len(labels))
+    for rows in row_blocks(weights):
+        active[rows] = above(weights[rows], 0.0).sum(dim=1).long()
     num_foreground = foreground.sum()
     active_foreground = (active * foreground).sum() - num_foreground
     active_background = (active * ~foreground).sum()

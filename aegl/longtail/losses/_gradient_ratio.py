@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aegl.longtail.losses._blocks import row_blocks
+from aegl.longtail.losses._column_sums import sums_by_origin
 from aegl.longtail.losses._distributed import sum_over_ranks
 
 EPS = 1e-10
@@ -33,15 +35,16 @@ class GradientRatio(nn.Module):
         return torch.where(untouched, self.start, self.positive / (self.negative + EPS))
 
     @torch.no_grad()
-    def add(self, magnitudes: Tensor, positive: Tensor) -> None:
+    def add(self, gradients: Tensor, labels: Tensor) -> None:
         """Add a step's gradients; every rank must call it equally often, also without rows.
 
         Args:
-            magnitudes: ``[N, C]``, at least 0.
-            positive: ``[N, C]`` bool, true where the gradient is that of a positive term.
+            gradients: ``[N, C]``, by the logits.
+            labels: ``[N]`` int64, background ``C``; each foreground row's own term is the positive one.
         """
-        magnitudes = magnitudes.double()
-        sums = torch.stack([(magnitudes * positive).sum(dim=0), (magnitudes * ~positive).sum(dim=0)])
-        positive_sum, negative_sum = sum_over_ranks(sums)
-        self.positive += positive_sum
-        self.negative += negative_sum
+        sums = self.positive.new_zeros(3, len(self.positive))
+        for rows in row_blocks(gradients):
+            sums += sums_by_origin(gradients[rows].abs(), labels[rows])
+        positive, of_foreground, of_background = sum_over_ranks(sums)
+        self.positive += positive
+        self.negative += of_foreground + of_background

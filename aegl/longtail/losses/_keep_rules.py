@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -11,45 +10,47 @@ from torch import Tensor
 
 from aegl.longtail.base import Draws
 from aegl.longtail.losses._distributed import sum_over_ranks
+from aegl.longtail.losses._masks import drawn_below, set_own
 
 SigmaScope = Annotated[
     Literal["local", "global"], Field(description="Count sigma in this process, or over all processes.")
 ]
 
 
-def spare_low_frequency(positive: Tensor, labels: Tensor, low_frequency: Tensor) -> Tensor:
-    """``[N, C]`` bool: all but the negative terms of low-frequency classes on foreground rows (EQL's rule).
+def spare_low_frequency(labels: Tensor, low_frequency: Tensor, like: Tensor) -> Tensor:
+    """``[N, C]``, 1 for all but the negative terms of low-frequency classes on foreground rows, which are 0 (EQL).
 
     Args:
-        positive: ``[N, C]`` bool, true at each foreground row's own class.
         labels: ``[N]`` int64, background ``C``.
         low_frequency: ``[C]`` bool.
+        like: says dtype and device.
     """
-    background = (labels == len(low_frequency))[:, None]
-    return positive | background | ~low_frequency
+    background = (labels == len(low_frequency)).to(like.dtype)[:, None]
+    return set_own(torch.maximum(background, (~low_frequency).to(like.dtype)), labels, 1.0)
 
 
 def keep_of_droploss(
-    positive: Tensor, labels: Tensor, low_frequency: Tensor, uniform: Tensor, scope: SigmaScope
+    labels: Tensor, low_frequency: Tensor, draws: Draws, scope: SigmaScope, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As EQL on foreground rows; on background rows a low-frequency class is kept where ``u < sigma``.
 
     The authors write ``u <= sigma``; the two differ only where a draw equals sigma. Without foreground all is kept.
 
     Args:
-        positive: ``[N, C]`` bool.
         labels: ``[N]`` int64.
         low_frequency: ``[C]`` bool.
-        uniform: ``[N, C]`` draws from [0, 1).
+        draws: ``uniform``, ``[N, C]`` in [0, 1), if they are not to be drawn here.
         scope: of sigma, see :func:`share_of_low_frequency`.
+        like: says dtype and device.
 
     Returns:
-        ``[N, C]`` bool, and sigma.
+        ``[N, C]``, 1 or 0, and sigma.
     """
     sigma, is_empty = share_of_low_frequency(labels, low_frequency, scope)
-    background = (labels == len(low_frequency))[:, None]
-    drawn = (uniform < sigma) | is_empty | ~low_frequency
-    return spare_low_frequency(positive, labels, low_frequency) & (drawn | ~background), sigma
+    kept = drawn_below(sigma, (len(labels), len(low_frequency)), draws, like)
+    kept.mul_((labels == len(low_frequency))[:, None].to(like.dtype))
+    always = (~low_frequency | is_empty).to(like.dtype)
+    return set_own(torch.maximum(kept, always, out=kept), labels, 1.0), sigma
 
 
 def share_of_low_frequency(labels: Tensor, low_frequency: Tensor, scope: SigmaScope) -> tuple[Tensor, Tensor]:
@@ -69,10 +70,3 @@ def share_of_low_frequency(labels: Tensor, low_frequency: Tensor, scope: SigmaSc
     counts = torch.stack([low.sum(), foreground.sum()])
     num_low, num_foreground = sum_over_ranks(counts) if scope == "global" else counts
     return num_low.double() / num_foreground.clamp(min=1), num_foreground == 0
-
-
-def uniform_draws(draws: Draws, shape: Sequence[int], like: Tensor) -> Tensor:
-    """``draws["uniform"]``, else fresh draws from [0, 1) of this shape, with the dtype and device of ``like``."""
-    if "uniform" in draws:
-        return draws["uniform"]
-    return torch.rand(tuple(shape), dtype=like.dtype, device=like.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._elementwise import ElementwiseLoss, PriorProb
-from aegl.longtail.losses._keep_rules import uniform_draws
+from aegl.longtail.losses._masks import at_least, set_own
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -54,13 +54,17 @@ class Acsl(ElementwiseLoss):
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
+        dtype = probabilities.dtype
         background = labels == self.num_classes
-        uniform = uniform_draws(draws, (len(labels), 2), probabilities)
-        rows_for_rare = _smallest(uniform[:, 0], background, self.rare_keep)[:, None]
-        rows_for_common = _smallest(uniform[:, 1], background, self.common_keep)[:, None]
-        on_background = (~self.rare | rows_for_rare) & (~self.common | rows_for_common)
-        on_foreground = positive | (probabilities >= self.threshold)
-        return torch.where(background[:, None], on_background, on_foreground).to(probabilities.dtype)
+        threshold = torch.where(background, torch.inf, self.threshold).to(dtype)[:, None]
+        weights = set_own(at_least(probabilities, threshold), labels, 1.0)
+        uniform = draws["uniform"] if "uniform" in draws else torch.rand(len(labels), 2, device=labels.device)
+        rows_for_rare = _smallest(uniform[:, 0], background, self.rare_keep)
+        rows_for_common = _smallest(uniform[:, 1], background, self.common_keep)
+        # Each class is of one of three kinds, so the product of these masks is a mask again.
+        rows = torch.stack([background, rows_for_rare, rows_for_common], dim=1).to(dtype)
+        kinds = torch.stack([~(self.rare | self.common), self.rare, self.common]).to(dtype)
+        return weights.addmm_(rows, kinds)
 
     def background_weights(self, logits: Tensor, labels: Tensor) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.background_weights`."""

@@ -40,7 +40,7 @@ class BalancedSoftmax(ClassificationLoss):
     ) -> None:
         super().__init__(stats)
         self.is_softmax = form == "softmax"
-        self.base = (
+        self.base: SoftmaxCE | SigmoidBCE = (
             SoftmaxCE(stats, loss_weight=loss_weight)
             if self.is_softmax
             else SigmoidBCE(stats, prior_prob=prior_prob, loss_weight=loss_weight)
@@ -56,11 +56,15 @@ class BalancedSoftmax(ClassificationLoss):
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """The term ``cls``; see :meth:`ClassificationLoss.forward` for shapes."""
         logits = at_least_float32(logits)
-        shift = self.shift.to(logits.dtype)
-        if not self.is_softmax:
-            shift = shift * (labels < self.num_classes)[:, None]
-        terms: dict[str, Tensor] = self.base(logits + shift, labels)
+        terms: dict[str, Tensor] = self.base(self._shifted(logits, labels), labels)
         return terms
+
+    def _shifted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        shift = self.shift.to(logits.dtype)
+        if self.is_softmax:
+            return logits + shift
+        foreground = (labels < self.num_classes)[:, None].to(logits.dtype)
+        return torch.addcmul(logits, foreground, shift)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Plain softmax or sigmoid; see :meth:`ClassificationLoss.scores`."""

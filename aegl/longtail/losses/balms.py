@@ -15,6 +15,7 @@ from aegl.longtail.base import HIDDEN, Draws, LossWeight, Rows
 from aegl.longtail.losses._distributed import rows_of_all_ranks, sum_over_ranks
 from aegl.longtail.losses._elementwise import PriorProb, at_least_float32, one_hot
 from aegl.longtail.losses.balanced_softmax import BalancedSoftmax
+from aegl.longtail.losses.sigmoid_bce import SigmoidBCE
 from aegl.longtail.statistics import ClassStatistics
 
 Weights = dict[str, Tensor]
@@ -80,7 +81,11 @@ class Balms(BalancedSoftmax):
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
         """The term ``cls``; see :meth:`ClassificationLoss.forward` for shapes. Draws nothing."""
         with torch.autocast(logits.device.type, enabled=False):
-            return {"cls": self._loss(at_least_float32(logits), labels, self.class_weights(self._count(labels)))}
+            logits = at_least_float32(logits)
+            row_weights = self.class_weights(self._count(labels)).to(logits.dtype)[labels]
+            assert isinstance(self.base, SigmoidBCE)
+            total = self.base.row_weighted(self._shifted(logits, labels), labels, row_weights)
+            return {"cls": self.loss_weight * total / max(len(labels), 1)}
 
     @torch.no_grad()
     def observe(self, rows: Rows, *, draws: Draws | None = None) -> None:
@@ -142,9 +147,8 @@ class Balms(BalancedSoftmax):
         self.class_logit -= self.meta_lr * mean / (square.sqrt() + _ADAM_EPS)
 
     def _loss(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-        """The sigmoid loss with the logits of foreground rows shifted, each row weighted by its class."""
-        shift = self.shift.to(logits.dtype) * (labels < self.num_classes)[:, None]
-        losses = _row_losses(logits + shift, labels, self.num_classes)
+        """What :meth:`forward` gives, in operations that can be differentiated twice."""
+        losses = _row_losses(self._shifted(logits, labels), labels, self.num_classes)
         total = (class_weights.to(logits.dtype)[labels] * losses).sum()
         return self.loss_weight * total / max(len(labels), 1)
 
@@ -174,7 +178,7 @@ class Balms(BalancedSoftmax):
 
 def _row_losses(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """``[N]``: binary cross-entropy of each row, summed over the classes."""
-    targets = one_hot(labels, num_classes, num_classes)
+    targets = one_hot(labels, num_classes)
     return -F.logsigmoid(torch.where(targets, logits, -logits)).sum(dim=1)
 
 

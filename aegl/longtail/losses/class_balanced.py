@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from aegl.longtail.base import ClassificationLoss, Draws, LossWeight
 from aegl.longtail.losses._class_factors import weight_factors
-from aegl.longtail.losses._elementwise import PriorProb, at_least_float32, one_hot
+from aegl.longtail.losses._elementwise import PriorProb, at_least_float32
 from aegl.longtail.losses.focal import Focal
 from aegl.longtail.losses.softmax_ce import SoftmaxCE
 from aegl.longtail.statistics import ClassStatistics
@@ -67,7 +67,7 @@ class ClassBalanced(ClassificationLoss):
         with torch.autocast(logits.device.type, enabled=False):
             logits = at_least_float32(logits)
             weights = self.row_weight.to(logits.dtype)[labels]
-            total = (weights * self._row_losses(logits, labels)).sum()
+            total = self._total(logits, labels, weights)
             counted = weights.sum() if self.normalization == "sum_of_weights" else weights.new_tensor(len(labels))
             return {"cls": self.loss_weight * total / torch.where(counted > 0, counted, 1.0)}
 
@@ -75,8 +75,8 @@ class ClassBalanced(ClassificationLoss):
         """As the base; see :meth:`ClassificationLoss.scores`."""
         return self.base.scores(logits)
 
-    def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``[N]`` losses of the base, summed over the classes."""
+    def _total(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """The losses of the base, summed with a weight for each row."""
         if isinstance(self.base, SoftmaxCE):
-            return F.cross_entropy(logits, labels, reduction="none")
-        return self.base.element_losses(logits, one_hot(labels, self.num_classes, self.num_logits)).sum(dim=1)
+            return (weights * F.cross_entropy(logits, labels, reduction="none")).sum()
+        return self.base.row_weighted(logits, labels, weights)

@@ -12,7 +12,7 @@ from aegl.longtail.losses._class_factors import (
     low_frequency_classes,
 )
 from aegl.longtail.losses._elementwise import ElementwiseLoss, PriorProb
-from aegl.longtail.losses._keep_rules import SigmaScope, keep_of_droploss, uniform_draws
+from aegl.longtail.losses._keep_rules import SigmaScope, keep_of_droploss
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -45,7 +45,7 @@ class DropLoss(ElementwiseLoss):
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
-        uniform = uniform_draws(draws, probabilities.shape, probabilities)
-        kept, sigma = keep_of_droploss(positive, labels, self.low_frequency, uniform, self.sigma_scope)
-        self.diagnostics["sigma"] = sigma
-        return kept.to(probabilities.dtype)
+        kept, self.diagnostics["sigma"] = keep_of_droploss(
+            labels, self.low_frequency, draws, self.sigma_scope, probabilities
+        )
+        return kept

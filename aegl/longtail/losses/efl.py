@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from aegl.longtail.base import Draws, LossWeight
-from aegl.longtail.losses._elementwise import ElementwiseLoss, PriorProb, at_least_float32, one_hot
-from aegl.longtail.losses._focal import focal_gradients, focal_losses
+from aegl.longtail.losses._elementwise import ElementwiseLoss, PriorProb
+from aegl.longtail.losses._focal import FocalForm, focal_losses
 from aegl.longtail.losses._gradient_ratio import GradientRatio
 from aegl.longtail.statistics import ClassStatistics
 
@@ -46,28 +45,24 @@ class Efl(ElementwiseLoss):
         self.gradient = GradientRatio(self.num_classes, start=1.0)
 
     def forward(self, logits: Tensor, labels: Tensor, *, draws: Draws | None = None) -> dict[str, Tensor]:
-        """The term ``cls``; see :meth:`ElementwiseLoss.forward`. In training the step's gradients join the state."""
+        """The term ``cls``; see :meth:`ElementwiseLoss.forward`."""
         counted = labels >= 0
-        logits, labels = logits[counted], labels[counted]
-        terms = super().forward(logits, labels, draws=draws)
-        if self.training:
-            self._remember_gradients(logits.detach(), labels)
-        return terms
+        return super().forward(logits[counted], labels[counted], draws=draws)
 
     def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`ElementwiseLoss.element_losses`."""
         focusing = self.focusing().to(logits.dtype)
         return focusing / self.gamma * focal_losses(logits, targets, focusing, self.alpha)
 
+    def element_form(self) -> FocalForm:
+        """See :meth:`ElementwiseLoss.element_form`."""
+        focusing = self.focusing()
+        return FocalForm(focusing, self.alpha, focusing / self.gamma)
+
     def focusing(self) -> Tensor:
         """``[C]`` float64, the focusing parameter of each class."""
         return self.gamma + self.scale * (1 - self.gradient.ratio().clamp(max=1))
 
-    @torch.no_grad()
-    def _remember_gradients(self, logits: Tensor, labels: Tensor) -> None:
-        with torch.autocast(logits.device.type, enabled=False):
-            logits = at_least_float32(logits)
-            targets = one_hot(labels, self.num_classes, self.num_classes)
-            focusing = self.focusing().to(logits.dtype)
-            gradients = focusing / self.gamma * focal_gradients(logits, targets, focusing, self.alpha)
-            self.gradient.add(gradients / targets.sum().clamp(min=1), targets)
+    def observe_gradients(self, gradients: Tensor, labels: Tensor) -> None:
+        """They join the state, divided by the number of positives as the loss is."""
+        self.gradient.add(gradients / (labels < self.num_classes).sum().clamp(min=1), labels)

@@ -48,4 +48,4 @@ class Eql(ElementwiseLoss):
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
-        return spare_low_frequency(positive, labels, self.low_frequency).to(probabilities.dtype)
+        return spare_low_frequency(labels, self.low_frequency, probabilities)

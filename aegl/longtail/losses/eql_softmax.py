@@ -18,7 +18,7 @@ from aegl.longtail.losses._class_factors import (
     low_frequency_classes,
 )
 from aegl.longtail.losses._elementwise import at_least_float32
-from aegl.longtail.losses._keep_rules import uniform_draws
+from aegl.longtail.losses._masks import drawn_below, set_own
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -67,7 +67,6 @@ class EqlSoftmax(ClassificationLoss):
 
     def _left_out(self, logits: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """``[N, C]`` bool."""
-        uniform = uniform_draws(draws, (len(labels), self.num_classes), logits)
-        columns = torch.arange(self.num_classes, device=labels.device)
-        other = (labels[:, None] != columns) & (labels < self.num_classes)[:, None]
-        return other & self.low_frequency & (uniform < self.gamma)
+        drawn = drawn_below(self.gamma, (len(labels), self.num_classes), draws, logits)
+        foreground = (labels < self.num_classes)[:, None]
+        return set_own(drawn, labels, 0.0).bool().logical_and_(self.low_frequency).logical_and_(foreground)

@@ -11,6 +11,7 @@ from torch import Tensor
 from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Objectness, PriorProb
 from aegl.longtail.losses._gradient_ratio import GradientRatio
+from aegl.longtail.losses._masks import set_own
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -42,11 +43,13 @@ class EqlV2(ElementwiseLoss):
         self.gradient = GradientRatio(self.num_classes, start=100.0)
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """See :meth:`ElementwiseLoss.element_weights`; in training the step's gradients join the state."""
+        """See :meth:`ElementwiseLoss.element_weights`."""
         negative_weight = torch.sigmoid(self.gamma * (self.gradient.ratio() - self.mu))
         positive_weight = 1 + self.alpha * (1 - negative_weight)
-        weights = torch.where(positive, positive_weight, negative_weight).to(probabilities.dtype)
-        if self.training:
-            # Of the summed, not the averaged loss, as the authors count it.
-            self.gradient.add(weights * (probabilities - positive.to(probabilities.dtype)).abs(), positive)
-        return weights
+        weights = negative_weight.to(probabilities.dtype).repeat(len(labels), 1)
+        own = positive_weight.to(weights.dtype)[labels.clamp(max=self.num_classes - 1)]
+        return set_own(weights, labels, own[:, None])
+
+    def observe_gradients(self, gradients: Tensor, labels: Tensor) -> None:
+        """They join the state: of the summed, not the averaged loss, as the authors count it."""
+        self.gradient.add(gradients, labels)

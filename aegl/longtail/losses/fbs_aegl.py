@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._activations import ActivationName
+from aegl.longtail.losses._blocks import row_blocks
 from aegl.longtail.losses._class_factors import (
     LowFrequency,
     LowFrequencyMax,
@@ -22,7 +23,8 @@ from aegl.longtail.losses._class_factors import (
     weight_factors,
 )
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
-from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency, uniform_draws
+from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency
+from aegl.longtail.losses._masks import at_least, drawn_below, set_own
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -133,37 +135,48 @@ class FbsAegl(ElementwiseLoss):
         if self.progress < self.gate_start:
             weights = factor.expand_as(probabilities).clone()
         else:
-            active = self._gate(probabilities, labels, foreground).logical_or_(positive)
-            if self.background_weight:
-                active &= foreground | self._kept(probabilities, labels, draws)
-            weights = active * factor
+            weights = self._kept(probabilities, labels, draws)
+            for rows in row_blocks(weights):
+                weights[rows].mul_(self._gate(probabilities[rows], labels[rows]))
+            weights = set_own(weights, labels, 1.0).mul_(factor)
         if not self.foreground_weight:
             weights.masked_fill_(foreground, 1.0)
         if not self.background_weight:
             weights.masked_fill_(~foreground, 1.0)
         return weights
 
-    def _gate(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor:
-        """``[N, C]`` bool: ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold."""
-        threshold = torch.full_like(foreground, self.mu, dtype=probabilities.dtype)
+    def _gate(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """``[N, C]``, 1 where ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold, else 0."""
+        threshold: Tensor | float = self.mu
+        foreground = (labels < self.num_classes)[:, None]
         if self.foreground_gate == "relative":
             own_column = labels.clamp(max=self.num_classes - 1)[:, None]
             threshold = torch.where(foreground, self.mu * probabilities.gather(1, own_column), threshold)
         if not self.background_threshold:
-            threshold = threshold.masked_fill(~foreground, -math.inf)
-        gate = probabilities >= threshold
-        return gate.logical_or_(~self.low_frequency) if self.gate_columns == "low" else gate
+            threshold = torch.where(foreground, threshold, -math.inf).to(probabilities.dtype)
+        gate = at_least(probabilities, threshold)
+        return gate.masked_fill_(~self.low_frequency, 1.0) if self.gate_columns == "low" else gate
 
     def _kept(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """``[N, C]`` or ``[C]`` bool: the factor wBer of background rows (Eq. 10)."""
+        """``[N, C]``, 1 or 0: the factor wBer of background rows (Eq. 10); 1 on foreground rows, or everywhere."""
+        if not self.background_weight:
+            return torch.ones_like(probabilities)
         sigma, is_empty = share_of_low_frequency(labels, self.low_frequency, self.sigma_scope)
         self.diagnostics["sigma"] = sigma
-        drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
-        uniform = uniform_draws(draws, drawn, probabilities)
-        rate = torch.where(self.low_frequency, sigma, 1 - sigma).to(uniform.dtype)
-        kept = uniform < rate
-        if self.bernoulli == "literal":  # b = [u < rate] is 0 or 1 and is itself compared: b < rate
-            kept = ~kept & (rate > 0)
+        always = labels.new_zeros((), dtype=torch.bool)
+        rate = torch.where(self.low_frequency, sigma, 1 - sigma)
         # Without foreground sigma is undefined; the choice is made here and not by how a NaN compares.
-        kept = kept | is_empty if self.empty_foreground == "keep" else kept & ~is_empty
-        return kept | ~self.low_frequency if self.bernoulli_groups == "low" else kept
+        if self.empty_foreground == "keep":
+            always = always | is_empty
+        else:
+            rate = rate.masked_fill(is_empty, 0.0)
+        if self.bernoulli_groups == "low":
+            always = always | ~self.low_frequency
+        literal = self.bernoulli == "literal"
+        drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
+        kept = drawn_below(rate if literal else rate.masked_fill(always, 1.0), drawn, draws, probabilities)
+        if literal:  # b = [u < rate] is 0 or 1 and is itself compared: b < rate
+            kept = (1 - kept).mul_((rate > 0).to(kept.dtype))
+            kept = torch.maximum(kept, always.to(kept.dtype), out=kept)
+        kept = kept.expand_as(probabilities).contiguous()
+        return torch.maximum(kept, (labels < self.num_classes)[:, None].to(kept.dtype), out=kept)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aegl.longtail.base import LossWeight
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, PriorProb
-from aegl.longtail.losses._focal import focal_losses
+from aegl.longtail.losses._focal import FocalForm, focal_losses
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -38,3 +38,7 @@ class Focal(ElementwiseLoss):
     def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`ElementwiseLoss.element_losses`."""
         return focal_losses(logits, targets, self.gamma, self.alpha)
+
+    def element_form(self) -> FocalForm:
+        """See :meth:`ElementwiseLoss.element_form`."""
+        return FocalForm(self.gamma, self.alpha)

@@ -13,7 +13,7 @@ from aegl.longtail.losses._class_factors import (
 )
 from aegl.longtail.losses._elementwise import ElementwiseLoss
 from aegl.longtail.losses._gumbel_start import ClassifierBias, ClassifierWeights, start_classifier
-from aegl.longtail.losses._keep_rules import SigmaScope, keep_of_droploss, uniform_draws
+from aegl.longtail.losses._keep_rules import SigmaScope, keep_of_droploss
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -50,7 +50,7 @@ class Gol(ElementwiseLoss):
 
     def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1, as :class:`aegl.longtail.losses.droploss.DropLoss`."""
-        uniform = uniform_draws(draws, probabilities.shape, probabilities)
-        kept, sigma = keep_of_droploss(positive, labels, self.low_frequency, uniform, self.sigma_scope)
-        self.diagnostics["sigma"] = sigma
-        return kept.to(probabilities.dtype)
+        kept, self.diagnostics["sigma"] = keep_of_droploss(
+            labels, self.low_frequency, draws, self.sigma_scope, probabilities
+        )
+        return kept

@@ -50,7 +50,7 @@ def test_golden_eqlv2(golden, stats_of, evaluate, dtype):
     for step in range(3):
         logits = torch.as_tensor(data[f"step{step}_logits"], dtype=dtype)
         labels = torch.as_tensor(data[f"step{step}_labels"])
-        weights = golden_weights(loss, labels, dtype)
+        weights = golden_weights(loss, dtype)
         close(weights["positive"], data[f"step{step}_pos_weight"][:30], dtype)
         close(weights["negative"], data[f"step{step}_neg_weight"][:30], dtype)
         value, grad = evaluate(loss, logits, labels)
@@ -62,15 +62,12 @@ def test_golden_eqlv2(golden, stats_of, evaluate, dtype):
     np.testing.assert_allclose(loss.scores(logits), data["scores_step2"], rtol=0, atol=1e-6)
 
 
-def golden_weights(loss, labels, dtype):
+def golden_weights(loss, dtype):
     """Weight of a positive and of a negative term of every class, without a trace in the state."""
-    loss.eval()
-    shape = len(labels), 30
-    probabilities = torch.full(shape, 0.5, dtype=dtype)
-    kinds = {"positive": torch.ones(shape, dtype=torch.bool), "negative": torch.zeros(shape, dtype=torch.bool)}
-    weights = {kind: loss.element_weights(probabilities, mask, labels, {})[0] for kind, mask in kinds.items()}
-    loss.train()
-    return weights
+    labels = torch.arange(31)  # the last row is background
+    positive = labels[:, None] == torch.arange(30)
+    weights = loss.element_weights(torch.full((31, 30), 0.5, dtype=dtype), positive, labels, {})
+    return {"positive": weights.diagonal(), "negative": weights[30]}
 
 
 @DTYPES
