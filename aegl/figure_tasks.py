@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from aegl.data_tasks import open_source
 from aegl.errors import AeglError, ConfigError
 from aegl.progress import Progress
 from aegl.trained import Overrides
+
+LOGGER = logging.getLogger("aegl")
 
 
 def plot(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -35,7 +38,7 @@ def report(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     return {"report": str(_write(config.runs, output)), "runs": list(config.runs)}
 
 
-def report_of(run: Path, config: Config, progress: Progress) -> dict[str, str]:
+def report_of(run: Path, config: Config) -> dict[str, str]:
     """``{"report": path}`` of the page written into a run's folder; empty where none is wanted or can be made.
 
     What a run has found is kept whether or not it can be shown: the reason is told, and the run has not failed.
@@ -47,7 +50,7 @@ def report_of(run: Path, config: Config, progress: Progress) -> dict[str, str]:
     try:
         return {"report": str(_write([str(run)], run / REPORT_FILE))}
     except AeglError as error:
-        progress.message(f"no report was written: {error}")
+        LOGGER.warning("no report was written: %s", error)
         return {}
 
 

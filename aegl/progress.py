@@ -19,7 +19,7 @@ class Progress(Protocol):
         """``n`` more units are done; ``fields`` are the newest figures to show, those that matter most first."""
 
     def message(self, text: str) -> None:
-        """Say something worth a line."""
+        """Say something worth a line. What may be wrong is no message but a warning in the log."""
 
     def figures(self, title: str, figures: Figures, before: Figures) -> None:
         """Show a small table, and how it has changed from ``before`` (empty: nothing to compare with)."""

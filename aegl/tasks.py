@@ -7,6 +7,7 @@ overrides: ``aegl val weights=best.pt`` evaluates on the model's own data at its
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from aegl.engine.callbacks import Callback
     from aegl.engine.scorer import Scorer
     from aegl.longtail.statistics import ClassStatistics
+
+LOGGER = logging.getLogger("aegl")
 
 __all__ = [
     "benchmark",
@@ -66,7 +69,7 @@ def train(overrides: Overrides, progress: Progress, callbacks: tuple[Callback, .
     config = load_config(overrides)
     trained = build.train(config, progress, callbacks, asked=overrides)
     # Of several processes the main one has the figures, and writes.
-    return {**trained, **report_of(Path(trained["run"]), config, progress)} if trained["metrics"] else trained
+    return {**trained, **report_of(Path(trained["run"]), config)} if trained["metrics"] else trained
 
 
 def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
@@ -90,10 +93,10 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
         source = open_source(config, progress)
         store = source.open(config.split)
         require_same_classes(meta, store)
-        statistics = _training_statistics(source, config.split, progress) if world.is_main else None
+        statistics = _training_statistics(source, config.split) if world.is_main else None
         scorer = _scorer(config, source, statistics, class_band=meta.class_band, band_names=meta.band_names)
         if world.is_main:
-            _warn_of_limit_per_image(config, scorer.protocol, progress)
+            _warn_of_limit_per_image(config, scorer.protocol)
         asked = config.model_copy(update={"weights": str(trained.weights)})
         folder = str(_new_run(asked, "val", keep_args=True)) if world.is_main else ""
         run = Path(world.broadcast_text(folder))
@@ -111,7 +114,7 @@ def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:
             progress=progress,
             world=world,
         )
-    report = report_of(run, config, progress) if summary else {}
+    report = report_of(run, config) if summary else {}
     return {**summary, "weights": str(trained.weights), **_files_of_scoring(run), **report}
 
 
@@ -146,12 +149,12 @@ def _new_run(config: Config, verb: str, *, keep_args: bool = False) -> Path:
     return run
 
 
-def _training_statistics(source: DataSource, split: str, progress: Progress) -> ClassStatistics | None:
+def _training_statistics(source: DataSource, split: str) -> ClassStatistics | None:
     """For the table of classes; evaluating a model does not fail for want of them."""
     try:
         return source.training_statistics(split)
     except DataError as error:
-        progress.message(f"figures per class go without training counts: {error}")
+        LOGGER.warning("figures per class go without training counts: %s", error)
         return None
 
 
@@ -174,14 +177,17 @@ def _scorer(
     )
 
 
-def _warn_of_limit_per_image(config: Config, protocol: str, progress: Progress) -> None:
+def _warn_of_limit_per_image(config: Config, protocol: str) -> None:
     from aegl.metrics import PROTOCOLS
 
     rules = PROTOCOLS[protocol]
     if rules.per == "class":
-        progress.message(
-            f"protocol={protocol} counts {rules.max_det} detections per class and has no limit per image, but the "
-            f"model keeps max_det={config.max_det} per image: raise max_det and nms_candidates to lose nothing"
+        LOGGER.warning(
+            "protocol=%s counts %d detections per class and has no limit per image, but the model keeps max_det=%d per "
+            "image: raise max_det and nms_candidates to lose nothing",
+            protocol,
+            rules.max_det,
+            config.max_det,
         )
 
 
@@ -196,7 +202,7 @@ def _score_file(config: Config, progress: Progress) -> dict[str, Any]:
     table = read_detections(Path(str(config.predictions)), source.open(config.split), progress)
     run = _new_run(config, "val", keep_args=True)
     summary = scorer.score(table, folder=run, progress=progress)
-    return {**summary, **_files_of_scoring(run), **report_of(run, config, progress)}
+    return {**summary, **_files_of_scoring(run), **report_of(run, config)}
 
 
 def _files_of_scoring(run: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import time
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from aegl.progress import Figures
 from aegl_cli.bar import Bar
-from aegl_cli.terminal import open_console, showable
+from aegl_cli.terminal import Terminal, showable
 
 _DRAW_EVERY = 0.1
 """Seconds between two states of a bar on a terminal."""
@@ -22,14 +21,11 @@ _LINE_EVERY = 10.0
 """Seconds between two lines about the same work where standard error is no terminal."""
 _BRIEF = 1.0
 """Work without figures that took less, in seconds, leaves no line."""
-_ERASE_LINE = "\r\x1b[2K"
 _VALUE_WIDTH = 5
 
 
 class ConsoleProgress:
     """Implements :class:`aegl.progress.Progress`.
-
-    What cannot be written, because nobody reads any more or the disk is full, is left out: no run ends for that.
 
     Args:
         stream: where to write; standard error by default.
@@ -37,16 +33,19 @@ class ConsoleProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._console = open_console(self._stream)
-        self._is_live = self._console.is_terminal
+        self._terminal = Terminal(self._stream)
         self._bar: Bar | None = None
         self._shown = 0.0
+
+    def beside(self) -> TextIO:
+        """The same stream for what others write: the bar gives way to it."""
+        return self._terminal.beside()
 
     def start(self, name: str, total: int | None, unit: str) -> None:
         """Begin a bar."""
         self._shown = time.monotonic()
         self._bar = Bar(self._showable(name), total, unit, self._shown)
-        if self._is_live:
+        if self._terminal.is_live:
             self._put()
 
     def update(self, n: int = 1, **fields: float | str) -> None:
@@ -54,14 +53,15 @@ class ConsoleProgress:
         if self._bar is None:
             return
         now = time.monotonic()
-        self._bar.advance(n, fields, now)
-        if now - self._shown < (_DRAW_EVERY if self._is_live else _LINE_EVERY):
+        shown = {key: self._showable(each) if isinstance(each, str) else each for key, each in fields.items()}
+        self._bar.advance(n, shown, now)
+        if now - self._shown < (_DRAW_EVERY if self._terminal.is_live else _LINE_EVERY):
             return
         self._shown = now
-        if self._is_live:
+        if self._terminal.is_live:
             self._put()
         else:
-            self._put(Text(self._showable(self._bar.line(now))))
+            self._put(Text(self._bar.line(now)))
 
     def message(self, text: str) -> None:
         """Write a line of its own."""
@@ -87,7 +87,7 @@ class ConsoleProgress:
     def figures(self, title: str, figures: Figures, before: Figures) -> None:
         """Show figures in percent with their change: a table on a terminal, a line elsewhere."""
         table = _table(figures, before)
-        if self._is_live and self._console.measure(table).maximum <= self._console.width:
+        if self._terminal.is_live and self._terminal.fits(table):
             self._put(Text(f"{self._showable(title)}, percent", style="bold"), table)
         else:
             self._put(Text(self._showable(f"{title}: {_sentence(figures, before)}")))
@@ -99,26 +99,21 @@ class ConsoleProgress:
             return
         now = time.monotonic()
         if bar.fields or bar.seconds(now) >= _BRIEF:
-            self._put(Text(self._showable(bar.last(now, self._width if self._is_live else None))))
-        elif self._is_live:
+            self._put(Text(bar.last(now, self._width if self._terminal.is_live else None)))
+        elif self._terminal.is_live:
             self._put()
 
     @property
     def _width(self) -> int:
         """The last column stays free: some terminals begin a new line when it is written."""
-        return self._console.width - 1
+        return self._terminal.width - 1
 
     def _put(self, *lines: RenderableType) -> None:
-        """Write lines where the bar stands, and the bar below."""
-        with contextlib.suppress(OSError):
-            with self._console.capture() as captured:
-                for line in lines:
-                    self._console.print(line)
-                if self._is_live and self._bar is not None:
-                    is_ascii = not self._console.encoding.startswith("utf")
-                    self._console.print(self._bar.drawn(time.monotonic(), self._width, is_ascii=is_ascii), end="")
-            self._stream.write((_ERASE_LINE if self._is_live else "") + captured.get())
-            self._stream.flush()
+        """Write lines, on a terminal above the bar."""
+        bar = None
+        if self._terminal.is_live and self._bar is not None:
+            bar = self._bar.drawn(time.monotonic(), self._width, is_ascii=self._terminal.is_ascii)
+        self._terminal.write(*lines, bar=bar)
 
     def _marked(self, mark: str, style: str, text: str) -> None:
         self._put(Text.assemble((mark, style), " ", self._showable(text)))

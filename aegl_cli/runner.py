@@ -60,6 +60,7 @@ def run(
         with contextlib.ExitStack() as stack:
             stack.callback(console.finish)
             stack.enter_context(_library_logs_to(logging.NullHandler() if rank else handler))
+            stack.enter_context(contextlib.redirect_stderr(console.beside()))
             # Standard output is for the result: what other packages print is progress, and goes where that goes.
             aside = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8")) if is_quiet else sys.stderr
             stack.enter_context(contextlib.redirect_stdout(aside))

@@ -2,7 +2,8 @@
 
 Trains one start network, then detectors from it with the same budget (softmax CE with and without repeat-factor
 sampling, FBS-AEGL, and its own baseline sigmoid CE as a control), evaluates them, exports FBS-AEGL to ONNX, evaluates
-that file, and prints one table. Every step is a command of the `aegl` command line, shown as it runs.
+that file, and prints one table. Every step is a command of the `aegl` command line, shown as it runs. At the end it
+compares the file with PyTorch on every val image, and fails if they are not the same model.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from steps import figures_table, run
+
+from aegl.data.dataset import DetectionDataset, collate
+from aegl.data.preprocess import Preprocess
+from aegl.data_tasks import open_source
+from aegl.export.parity import ParityReport, check_parity
+from aegl.progress import SilentProgress
+from aegl.trained import open_trained
 
 COMMON = ["data=shapes_lt", "model=mini", "exist_ok=true", "workers=0"]
 START_ITERATIONS = 700
@@ -77,6 +85,24 @@ def ap_gap(ours: Metrics, onnx: Metrics) -> float:
     return float(max(abs(onnx[kind]["AP"] - ours[kind]["AP"]) for kind in ("box", "mask")))
 
 
+def compare_on_val(weights: Path, file: Path) -> ParityReport:
+    """Detections of the checkpoint and of the ONNX file on every val image, one image at a time."""
+    pytorch, onnx = (open_trained({"weights": str(path), "device": "cpu"}, SilentProgress()) for path in (weights, file))
+    meta = pytorch.backend.meta
+    preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value)
+    dataset = DetectionDataset(open_source(pytorch.config).open("val"), preprocess)
+    cases = ((f"image {row}", collate([dataset[row]], preprocess).images.numpy()) for row in range(len(dataset)))
+    return check_parity(pytorch.backend, onnx.backend, meta, cases=cases)
+
+
+def require_the_same(gap: float, on_val: ParityReport) -> None:
+    """End with an error unless AP and detections of the ONNX file are those of PyTorch."""
+    if not gap < LARGEST_GAP:
+        raise SystemExit(f"The ONNX file is not the model: AP differs by {100 * gap:.3f} points.")
+    if not on_val.passed:
+        raise SystemExit(f"The ONNX file is not the model. On the val images: {on_val.headline()}")
+
+
 def _difference(ours: Metrics, other: Metrics, figure: str) -> str:
     points = round(100 * (ours["mask"][figure] - other["mask"][figure]), 1)
     return "level with" if points == 0 else f"{abs(points)} {'above' if points > 0 else 'below'}"
@@ -115,12 +141,13 @@ def main() -> None:
     ours = metrics.pop(OURS.label)
     print(verdict(ours, metrics, onnx))
     print(f"\nThe ONNX file: {exported['parity']['text'].splitlines()[0]}")
+    on_val = compare_on_val(Path(best), Path(exported["file"]))
+    print(f"On the val images: {on_val.headline()}")
     print("What was made:")
     for path in (*(result["run"] for result in results), pictures["run"], exported["file"], exported["report"]):
         print(f"  {path}")
     print(f"\nDone in {(time.perf_counter() - began) / 60:.1f} minutes.")
-    if ap_gap(ours, onnx) >= LARGEST_GAP:
-        raise SystemExit(f"The ONNX file is not the model: AP differs by {100 * ap_gap(ours, onnx):.3f} points.")
+    require_the_same(ap_gap(ours, onnx), on_val)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 Figures = dict[str, float | None]
 """``box`` and ``mask`` AP in [0, 1]; None where there is nothing to score."""
+_REMEDIES = {
+    "fp16": "export without half=true",
+    "int8": "calibrate with more images like those it will see (calibration_images=), or export with half=true or neither",
+}
+_LARGEST_LOSS = 0.01
+"""Of AP, that needs no warning: a point."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,13 @@ def ground_truth_of(store: AnnotationStore, rows: np.ndarray) -> GroundTruth:
     )
 
 
+def loses_much(compared: dict[str, Any]) -> bool:
+    """Whether box or mask AP is more than a point below that of the reference."""
+    return any(value is not None and value < -_LARGEST_LOSS for value in compared["delta"].values())
+
+
 def ap_text(name: str, compared: dict[str, Any]) -> str:
-    """One line for people: AP of the file called ``name``, and how much that is beside float32."""
+    """One line for people: AP of the file called ``name``, how much that is beside float32, and if it is too little."""
     parts = []
     for kind, value in compared[name].items():
         if value is not None and compared["delta"][kind] is not None:
@@ -152,7 +163,8 @@ def ap_text(name: str, compared: dict[str, Any]) -> str:
     images, of_split = compared["images"], compared["images_of_split"]
     which = f"all {images}" if images == of_split else f"{images} of {of_split}"
     figures = ", ".join(parts) or "no AP: these images have nothing to be found"
-    return f"{name} against fp32: {figures}, on {which} images of {compared['split']}"
+    text = f"{name} against fp32: {figures}, on {which} images of {compared['split']}"
+    return f"{text}. MORE THAN A POINT OF AP IS LOST: {_REMEDIES[name]}" if loses_much(compared) else text
 
 
 def _moved(keys: np.ndarray, place: np.ndarray, num_classes: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from aegl.data.preprocess import Preprocess
 from aegl.engine.backend import Backend, TorchBackend
 from aegl.engine.runs import write_text
 from aegl.errors import DataError
-from aegl.export.ap_delta import ap_text
+from aegl.export.ap_delta import ap_text, loses_much
 from aegl.export.backend import OnnxBackend
 from aegl.export.graph_forms import USUAL_FORM, GraphForm
 from aegl.export.onnx_graph import Exported, export_onnx
@@ -137,7 +137,7 @@ def _precision_report(
         if report["ap"] is None
         else ap_text(precision.name, report["ap"])
     )
-    if report["ap"] is None:
+    if report["ap"] is None or loses_much(report["ap"]):
         LOGGER.warning("%s: %s", path, report["text"])
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
     from aegl.progress import Progress
 
+LOGGER = logging.getLogger("aegl")
+
 
 def read_detections(path: Path, store: AnnotationStore, progress: Progress) -> DetectionTable:
     """Read what ``predictions=`` names.
@@ -20,7 +23,7 @@ def read_detections(path: Path, store: AnnotationStore, progress: Progress) -> D
     Args:
         path: a results file, a run's folder, or the folder in it where an interrupted evaluation left its detections.
         store: ground truth they were made for.
-        progress: told how far reading is, and of images that an interrupted evaluation has not come to.
+        progress: told how far reading is. Images that an interrupted evaluation has not come to are a warning.
 
     Raises:
         DataError: if there are none, or they cannot be read or do not fit ``store``.
@@ -30,17 +33,20 @@ def read_detections(path: Path, store: AnnotationStore, progress: Progress) -> D
     # Shards are there only while an evaluation is not finished, so they are newer than a results file beside them.
     for folder in (path, path / SHARDS_FOLDER):
         if (folder / shards.META_FILE).is_file():
-            return _read_shards(folder, store, progress)
+            return _read_shards(folder, store)
     if not (path / PREDICTIONS_FILE).is_file():
         raise DataError(f"{path}: holds no {PREDICTIONS_FILE} and no {SHARDS_FOLDER}/: name a results file or a run")
     return DetectionTable.from_results_json(path / PREDICTIONS_FILE, store, progress)
 
 
-def _read_shards(folder: Path, store: AnnotationStore, progress: Progress) -> DetectionTable:
+def _read_shards(folder: Path, store: AnnotationStore) -> DetectionTable:
     table, images = shards.read(folder, store)
     if images < len(store.image_ids):
-        progress.message(
-            f"{folder}: detections of {images} of {len(store.image_ids)} images only, the evaluation was interrupted; "
-            "the other images count as images without detections"
+        LOGGER.warning(
+            "%s: detections of %d of %d images only, the evaluation was interrupted; the other images count as images "
+            "without detections",
+            folder,
+            images,
+            len(store.image_ids),
         )
     return table

@@ -86,7 +86,7 @@ def validate(
         if save_predictions:
             _write_predictions(table, store, folder / PREDICTIONS_FILE)
         if table.masks is None:
-            progress.message("the model gives no masks: only boxes are scored")
+            LOGGER.warning("the model gives no masks: only boxes are scored")
         summary = scorer.score(table, folder=folder, progress=progress, inference_seconds=seconds)
         del table  # it maps the files
         shutil.rmtree(parts, ignore_errors=True)

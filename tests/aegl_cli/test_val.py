@@ -52,7 +52,7 @@ def test_the_text_says_what_the_figures_are_and_where_the_files_are(aegl: Any, s
     bands = lines.index(next(line for line in lines if line.startswith("band")))
     assert [line.split()[0] for line in lines[bands + 1 : bands + 4]] == ["r", "c", "f"]
     written = re.findall(r"\S+/x/\S+", result.stdout)
-    assert [Path(path).name for path in written] == ["metrics.json", "per_class.csv", "pr_curves.npz"]
+    assert [Path(path).name for path in written] == ["metrics.json", "per_class.csv", "pr_curves.npz", "report.html"]
     assert all(Path(path).is_file() for path in written)
 
 

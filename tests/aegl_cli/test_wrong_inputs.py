@@ -83,8 +83,8 @@ def test_arguments(aegl: Any, refused: Any, tmp_path: Path, words: list[str], na
     ("words", "named"),
     [
         (["trian"], ["trian", "did you mean train"]),
-        (["data"], ["check|stats|download"]),
-        (["data", "cheque", "data=shapes_lt"], ["data cheque", "check|stats|download"]),
+        (["data"], ["check|stats|advise|download"]),
+        (["data", "cheque", "data=shapes_lt"], ["data cheque", "check|stats|advise|download"]),
         (["methods", "seasaw"], ["seasaw", "fbs_aegl"]),
         (["models", "x=1"], ["x"]),
         (["checks", "x=1"], ["x"]),

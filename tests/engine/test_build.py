@@ -20,8 +20,9 @@ from aegl.engine.callbacks import Callback
 from aegl.engine.checkpoint import load_checkpoint
 from aegl.engine.predictor import predict
 from aegl.engine.restore import load_torch_backend
+from aegl.engine.results_csv import evaluations
 from aegl.errors import CheckpointError, ConfigError, RunError
-from aegl.progress import SilentProgress
+from aegl.progress import Figures, Progress, SilentProgress
 
 SMALL: dict[str, Any] = {
     "data": "shapes_lt",
@@ -56,10 +57,20 @@ class KillAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
-def run(project: Path, *callbacks: Callback, **changes: Any) -> dict[str, Any]:
+class Evaluations(SilentProgress):
+    """Keeps what is shown of evaluations: title, figures, those of the evaluation before."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, Figures, Figures]] = []
+
+    def figures(self, title: str, figures: Figures, before: Figures) -> None:
+        self.shown.append((title, figures, before))
+
+
+def run(project: Path, *callbacks: Callback, progress: Progress | None = None, **changes: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = load_config({**SMALL, "project": str(project), **changes})
-    return train(config, SilentProgress(), callbacks)
+    return train(config, progress or SilentProgress(), callbacks)
 
 
 def forked(*arguments: Any, env: dict[str, str] | None = None, **changes: Any) -> BaseProcess:
@@ -120,7 +131,8 @@ def test_killed_run_resumes_bit_for_bit(trained: dict[str, Any], tmp_path: Path)
     assert process.exitcode == -signal.SIGKILL
     last = tmp_path / "train" / "weights" / "last.pt"
     assert load_checkpoint(last).iteration == 3
-    resumed = run(tmp_path, resume=True)
+    progress = Evaluations()
+    resumed = run(tmp_path, resume=True, progress=progress)
     assert resumed["run"] == str(tmp_path / "train")
     assert same(last, trained["last"])
     assert same(resumed["best"], trained["best"])
@@ -130,6 +142,12 @@ def test_killed_run_resumes_bit_for_bit(trained: dict[str, Any], tmp_path: Path)
         return [line.split(",")[0] for line in (Path(folder) / "results.csv").read_text().splitlines()]
 
     assert steps(resumed["run"]) == steps(trained["run"])
+    (_, first), _ = evaluations(Path(trained["run"]) / "results.csv")
+    title, figures, before = progress.shown[-1]  # that of step 3 is made again if the kill came before it was saved
+    assert title == "step 6 (lvis, val)"
+    for kind in ("box", "mask"):
+        assert figures[kind] == {name: trained["metrics"][kind][name] for name in ("AP", "APr", "APc", "APf")}
+        assert before[kind]["AP"] == pytest.approx(first[kind]["AP"], rel=1e-5)
 
 
 def test_loading_processes_do_not_change_the_result(trained: dict[str, Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,11 @@ def record(iteration: int) -> LogRecord:
     return LogRecord(
         iteration, 12, iteration / 6, 0.01, 1 / iteration, {"cls": 0.5}, 8.0, 0.1, 2.0, 3.0, {"seen": float(iteration)}
     )
+
+
+def test_memory_is_recorded_where_the_system_tells_it() -> None:
+    assert "memory_mb" not in training_figures(record(2))
+    assert training_figures(replace(record(2), memory_mb=512.0))["memory_mb"] == 512.0
 
 
 def session(logger: Callback, first: int, last: int, *, killed: bool, evaluates_first: bool = False) -> None:

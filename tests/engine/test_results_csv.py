@@ -50,6 +50,17 @@ def test_unknown_column_and_alien_file(tmp_path: Path) -> None:
         ResultsCsv(path)
 
 
+def test_a_file_that_another_version_began_keeps_its_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("iteration,loss\n1,0.5\n")
+    results = ResultsCsv(path, keep_until=1)
+    for iteration in (2, 3):
+        results.append({"iteration": iteration, "memory_mb": 9.0, "loss": 0.25}, columns=["ignored"])
+    assert path.read_text() == "iteration,loss\n1,0.5\n2,0.25\n3,0.25\n"
+    (warning,) = caplog.records
+    assert warning.getMessage() == f"{path}: was begun without columns for memory_mb, which are left out"
+
+
 def test_a_run_and_its_resumption_write_one_clean_file(toy: ModuleType, tmp_path: Path) -> None:
     def logger(keep_until: int = 0) -> CsvLogger:
         results = ResultsCsv(tmp_path / "results.csv", keep_until=keep_until)

@@ -144,7 +144,7 @@ def test_mixed_precision_trains_float32_weights(toy: ModuleType, tmp_path: Path,
 def test_the_progress_bar_is_closed_however_training_ends(toy: ModuleType, tmp_path: Path) -> None:
     class Bar:
         def __init__(self) -> None:
-            self.depth, self.done, self.shown, self.messages = 0, 0, set(), []
+            self.depth, self.done, self.shown, self.evaluations = 0, 0, set(), []
 
         def start(self, name: str, total: int, unit: str) -> None:
             self.depth, self.done = self.depth + 1, 0
@@ -154,19 +154,23 @@ def test_the_progress_bar_is_closed_however_training_ends(toy: ModuleType, tmp_p
             self.done += n
             self.shown |= set(fields)
 
-        def message(self, text: str) -> None:
-            self.messages.append(text)
+        def message(self, text: str) -> None: ...
+
+        def figures(self, title: str, figures: Any, before: Any) -> None:
+            self.evaluations.append((title, figures, before))
 
         def finish(self) -> None:
             self.depth -= 1
 
     bar = Bar()
-    summary = {"protocol": "lvis", "split": "val", "box": {"AP": 0.25}, "mask": {"AP": None}}
+    found = {"box": {"AP": 0.25, "APr": 0.1}, "mask": {"AP": None, "APr": None}}
+    summary = {"protocol": "lvis", "split": "val", "bands": ["r"], "AP50": 0.5, **found}
+    earlier = {"box": {"AP": 0.2}}
     options: dict[str, Any] = {"validate": lambda model: summary, "val_every": 6}
-    toy.build(tmp_path, callbacks=[ProgressLogger(bar)], **options).run()  # type: ignore[arg-type]
+    toy.build(tmp_path, callbacks=[ProgressLogger(bar, before=earlier)], **options).run()  # type: ignore[arg-type]
     assert (bar.depth, bar.done) == (0, 12)
-    assert {"loss", "loss_cls", "lr", "images_per_s", "eta_s"} <= bar.shown
-    assert bar.messages[0] == "step 6: box AP 25.0, mask AP - (lvis, val)"
+    assert {"loss", "loss_cls", "lr", "images_per_s", "memory_mb", "eta_s"} <= bar.shown
+    assert bar.evaluations == [("step 6 (lvis, val)", found, earlier), ("step 12 (lvis, val)", found, found)]
     broken = Bar()
     with pytest.raises(RunError):
         toy.build(tmp_path, callbacks=[ProgressLogger(broken)], bad_step=3).run()  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,15 @@ def small_model(num_classes: int = 7, loss: str = "softmax_ce", **changes: Any) 
     }
     for key, value in changes.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    torch.manual_seed(0)
     values.setdefault("loss", {"name": loss})
-    model = build_model(Config.model_validate(values), statistics(num_classes)).eval()
-    spread(model)
+    return built_from(Config.model_validate(values), num_classes)
+
+
+def built_from(config: Config, num_classes: int = 7, seen: Sequence[np.ndarray] | None = None) -> MaskRCNN:
+    """The detector of a configuration with random weights whose logits are spread out over the images ``seen``."""
+    torch.manual_seed(0)
+    model = build_model(config, statistics(num_classes)).eval()
+    spread(model, [scene(seed, (64, 96)) for seed in range(2)] if seen is None else seen)
     return model
 
 
@@ -82,9 +88,9 @@ def statistics(num_classes: int) -> ClassStatistics:
 
 
 @torch.no_grad()
-def spread(model: MaskRCNN) -> None:
+def spread(model: MaskRCNN, seen: Sequence[np.ndarray]) -> None:
     """Scale and shift the last layers so that answers vary with the image instead of being nearly constant."""
-    images = torch.from_numpy(np.stack([scene(seed, (64, 96)) for seed in range(2)]))
+    images = torch.from_numpy(np.stack(seen))
     head, mask_head = model.box_head, model.mask_head
     predictor: Any = mask_head.predictor
     for layer, hooked, answers, deviation, mean in [
@@ -216,3 +222,8 @@ def _small_model() -> Any:
 @pytest.fixture(scope="session", name="make_case")
 def _make_case() -> Any:
     return make_case
+
+
+@pytest.fixture(scope="session", name="built_from")
+def _built_from() -> Any:
+    return built_from

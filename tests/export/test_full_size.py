@@ -28,14 +28,30 @@ def compared(case: Any, images: np.ndarray) -> Any:
     return check_parity(lambda _: expected, lambda _: found, case.meta)
 
 
-def test_800_by_1333_with_as_many_detections_as_may_be_given(crowded: Any, scene: Any) -> None:
+@pytest.mark.parametrize(("image", "network"), [((240, 400), (800, 1344)), ((400, 240), (1344, 800))])
+def test_800_by_1333_with_as_many_detections_as_may_be_given(
+    crowded: Any, scene: Any, image: tuple[int, int], network: tuple[int, int]
+) -> None:
     preprocess = Preprocess(800, 1333, crowded.meta.stride, crowded.meta.pad_value)
-    resized, _, _ = preprocess.resize(scene(0, (240, 400), objects=400).transpose(1, 2, 0))
+    resized, _, _ = preprocess.resize(scene(0, image, objects=400).transpose(1, 2, 0))
     images = preprocess.pad_batch([resized])
-    assert images.shape == (1, 3, 800, 1344)
+    assert images.shape == (1, 3, *network)
     found = crowded.onnx(images)
     assert found.num_detections.tolist() == [MAX_DET]
     assert compared(crowded, images).passed
+
+
+@pytest.mark.parametrize(("image", "network"), [((24, 1333), (32, 1344)), ((1333, 24), (1344, 32))])
+def test_a_strip_as_long_as_images_may_be(
+    crowded: Any, scene: Any, image: tuple[int, int], network: tuple[int, int]
+) -> None:
+    preprocess = Preprocess(800, 1333, crowded.meta.stride, crowded.meta.pad_value)
+    resized, _, _ = preprocess.resize(scene(0, image, objects=40).transpose(1, 2, 0))
+    images = preprocess.pad_batch([resized])
+    assert images.shape == (1, 3, *network)
+    report = compared(crowded, images)
+    assert report.passed
+    assert report.total > 8
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

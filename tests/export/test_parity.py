@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from aegl.engine.backend import TorchBackend
-from aegl.export.parity import check_parity
+from aegl.export.parity import CaseReport, ParityReport, check_parity
 from aegl.export.parity_cases import parity_cases
 from aegl.types import Detections
 
@@ -143,6 +143,14 @@ def test_a_missing_detection_is_counted_and_its_score_named(plain: Any) -> None:
     assert f"best of the 1 others scores {best:.3g}" in case.text()
 
 
+def test_other_images_may_be_compared(plain: Any, scene: Any) -> None:
+    images = [("a", scene(0, (64, 96))[None]), ("b", np.stack([scene(1, (96, 64)), scene(2, (96, 64))]))]
+    report = check_parity(plain.pytorch, plain.onnx, plain.meta, cases=iter(images))
+    assert [case.name for case in report.cases] == ["a", "b"]
+    assert report.passed is True
+    assert report.total == sum(int(plain.pytorch(batch).num_detections.sum()) for _, batch in images)
+
+
 def test_every_case_has_its_line(plain: Any) -> None:
     report = check_parity(plain.pytorch, plain.onnx, plain.meta)
     first, *lines = report.text().splitlines()
@@ -197,3 +205,13 @@ def test_no_two_places_of_a_case_are_alike(plain: Any) -> None:
         patches = images.reshape(batch, 3, height // 16, 16, width // 16, 16).transpose(0, 2, 4, 1, 3, 5)
         patches = patches.reshape(-1, 3 * 16 * 16)
         assert len(np.unique(patches, axis=0)) == len(patches), name
+
+
+@pytest.mark.parametrize(
+    ("agree", "disputed", "passed"),
+    [(1000, None, True), (999, 0.9, True), (627, 0.01, True), (627, 0.2, False), (590, 0.01, False), (0, None, None)],
+)
+def test_what_passes(agree: int, disputed: float | None, passed: bool | None) -> None:
+    total = {1000: 1000, 999: 1000, 0: 0}.get(agree, 629)
+    case = CaseReport("x", agree, total, 0.0, 0.0, 0.0, disputed)
+    assert ParityReport((case,)).passed is passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +225,25 @@ def test_a_model_against_itself_loses_nothing(plain: Any, meta: Any, source: Any
     assert ap_text("fp16", compared).endswith(f"(+0.00), on 3 of {len(source.open('val'))} images of val")
 
 
+def compared(name: str, box: float | None, mask: float | None) -> dict[str, Any]:
+    """A comparison in which the file loses so much of an AP of 0.4."""
+    kept = {kind: None if lost is None else 0.4 - lost for kind, lost in (("box", box), ("mask", mask))}
+    delta = {kind: None if lost is None else -lost for kind, lost in (("box", box), ("mask", mask))}
+    images = {"split": "val", "images": 5, "images_of_split": 5}
+    return {**images, "fp32": {"box": 0.4, "mask": 0.4}, name: kept, "delta": delta}
+
+
+@pytest.mark.parametrize(("box", "mask"), [(0.011, 0.0), (0.0, 0.011), (0.2, None)])
+@pytest.mark.parametrize(("name", "remedy"), [("fp16", "without half=true"), ("int8", "calibration_images=")])
+def test_more_than_a_point_lost_is_shouted_of(name: str, remedy: str, box: float, mask: float | None) -> None:
+    assert re.search(f"MORE THAN A POINT OF AP IS LOST: .*{remedy}", ap_text(name, compared(name, box, mask)))
+
+
+@pytest.mark.parametrize(("box", "mask"), [(0.009, 0.009), (-0.2, -0.2), (0.0, None), (None, None)])
+def test_less_is_not(box: float | None, mask: float | None) -> None:
+    assert "LOST" not in ap_text("int8", compared("int8", box, mask))
+
+
 def test_other_data_than_the_models_is_refused(plain: Any, source: Any) -> None:
     backend = TorchBackend(plain.model, replace(plain.meta, category_ids=tuple(range(90, 97))))
     with pytest.raises(DataError, match="not the same"):
@@ -313,29 +333,45 @@ def test_the_comparison_may_be_left_out(source: Any) -> None:
     assert len(precision.calibration) > 0
 
 
-def test_images_that_are_missing_do_not_lose_the_file(
-    plain: Any, meta: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def judged(plain: Any, meta: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The result of an export to fp16 whose AP is compared by the function given; the file is a copy."""
+
     def copied(model: Any, meta: Any, path: Path, **options: Any) -> Any:
         path.write_bytes(plain.path.read_bytes())
         return SimpleNamespace(opset=18, canvas=None)
 
+    def export(compare: Any) -> dict[str, Any]:
+        judge: Any = SimpleNamespace(compare=compare)
+        return export_and_prove(
+            plain.model,
+            meta,
+            tmp_path / "model.onnx",
+            config={},
+            opset=None,
+            dynamic=True,
+            parity=False,
+            progress=SilentProgress(),
+            precision=Precision("fp16", (), judge),
+        )
+
+    monkeypatch.setattr("aegl.export.pipeline.export_onnx", copied)
+    return export
+
+
+def test_a_loss_of_more_than_a_point_is_warned_of(judged: Any, caplog: pytest.LogCaptureFixture) -> None:
+    judged(lambda *_, **__: compared("fp16", 0.009, 0.0))
+    assert not caplog.records
+    result = judged(lambda *_, **__: compared("fp16", 0.02, 0.0))
+    assert result["precision"]["text"] in caplog.text
+    assert "box AP 38.00 (-2.00)" in caplog.text
+
+
+def test_images_that_are_missing_do_not_lose_the_file(judged: Any, caplog: pytest.LogCaptureFixture) -> None:
     def missing(*_: Any, **__: Any) -> Any:
         raise DataError("image 7.jpg does not exist")
 
-    monkeypatch.setattr("aegl.export.pipeline.export_onnx", copied)
-    judge: Any = SimpleNamespace(compare=missing)
-    result = export_and_prove(
-        plain.model,
-        meta,
-        tmp_path / "model.onnx",
-        config={},
-        opset=None,
-        dynamic=True,
-        parity=False,
-        progress=SilentProgress(),
-        precision=Precision("fp16", (), judge),
-    )
+    result = judged(missing)
     assert result["precision"]["ap"] is None
     assert result["precision"]["text"] == "fp16: its AP was not compared with fp32 (image 7.jpg does not exist)"
     assert "7.jpg" in caplog.text
