@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from aegl.config.fields import keys
 from aegl_cli.keyvalue import FLAGS
+from aegl_cli.render import listing
 
 COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
 OF_VERB: dict[str, tuple[str, ...]] = {
@@ -70,10 +71,9 @@ def verb_help(verb: str, summary: str) -> str:
     lines = [f"Usage: {USAGE.get(verb, f'aegl {verb} key=value ... (or --key value)')}", "", summary]
     entries = [entry for key in OF_VERB[verb] for entry in _entries(key)]
     if entries:
-        width = max(len(name) for name, _ in entries)
         lines += ["", "Keys that matter here (`aegl cfg` shows all):"]
-        lines += [f"  {name.ljust(width)}  {text}" for name, text in entries]
-    return "\n".join([*lines, "", *(f"  {flag.ljust(9)}{text}" for flag, text in FLAGS.items())])
+        lines.append(listing([[f"  {name}", text] for name, text in entries]))
+    return "\n".join([*lines, "", listing([[f"  {flag}", text] for flag, text in FLAGS.items()])])
 
 
 def _entries(name: str) -> Iterator[tuple[str, str]]:

@@ -164,9 +164,11 @@ def test_lists_are_wrapped_into_the_terminal() -> None:
     assert listing(rows).splitlines()[0] == "a   method  one two three four five six"
 
 
-def test_methods_in_a_wide_terminal() -> None:
-    words = [sys.executable, "-m", "aegl_cli", "methods"]
-    assert max(map(len, rows(in_terminal(words, columns=110)))) <= 110
+@pytest.mark.parametrize(("words", "columns"), [(["methods"], 110), (["train", "--help"], 80)])
+def test_long_texts_in_a_terminal(words: list[str], columns: int) -> None:
+    shown = rows(in_terminal([sys.executable, "-m", "aegl_cli", *words], columns=columns))
+    assert len(shown) > 20
+    assert max(map(len, shown)) <= columns
 
 
 def test_a_closed_stream_is_no_terminal(tmp_path: Any) -> None:

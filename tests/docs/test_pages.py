@@ -15,7 +15,7 @@ import yaml
 from aegl.config import shipped
 from aegl.config.fields import keys, sections
 from aegl.config.load import load_config
-from aegl.config.reference import reference
+from aegl.config.reference import methods, reference
 from aegl.errors import ConfigError
 from aegl_cli.keyvalue import parse
 from aegl_cli.main import VERBS
@@ -131,6 +131,12 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_the_reference_of_keys_is_up_to_date() -> None:
     page = (ROOT / "docs" / "reference" / "keys.md").read_text(encoding="utf-8")
     assert page == reference(), "run `python -m aegl.config.reference > docs/reference/keys.md`"
+
+
+def test_the_table_of_methods_is_up_to_date() -> None:
+    assert methods() in (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "run `python -m aegl.config.reference methods`"
+    )
 
 
 def test_the_site_has_every_page() -> None:
