@@ -39,8 +39,8 @@ def _table(names: list[str]) -> Iterator[str]:
 
 def methods() -> str:
     """A row for each method that is shipped: its key, year, what it touches, and what it published on LVIS v1.0."""
-    head = "| key | year | touches | published, LVIS v1.0, ResNet-50: best mask AP, and of rare classes |\n|---|---:|---|---|"
-    return "\n".join([head, *map(_method_row, shipped.available("method"))]) + "\n"
+    head = "| key | year | touches | published, LVIS v1.0, ResNet-50: best mask AP, and of rare classes |"
+    return "\n".join([head, "|---|---:|---|---|", *map(_method_row, shipped.available("method"))]) + "\n"
 
 
 def _method_row(name: str) -> str:

@@ -146,6 +146,9 @@ class TrainingConfig(Section):
     empty_images: bool = Field(
         False, description="Train on images without any object too; the reference recipes leave them out."
     )
+    box_masks: bool = Field(
+        False, description="Train objects without a mask with their box as one: for data that has boxes alone."
+    )
     rfs_threshold: float = Field(0.001, gt=0, le=1, description="Image share below which a class is repeated.")
     rfs_power: float = Field(0.5, gt=0, le=1, description="Repeat factor = (threshold / share) ** power.")
     rfs_rounding: Literal["stochastic", "ceil"] = Field(

@@ -67,6 +67,7 @@ def advise(source: DataSource, data: str) -> dict[str, Any]:
         *_method(facts, statistics),
         *_images(facts, train),
         *_length(facts),
+        *([Proposal("box_masks", "true", "not every object has a mask")] if facts["objects_without_mask"] else []),
     ]
     keys = " ".join(proposal.argument for proposal in proposals)
     return {
@@ -203,7 +204,9 @@ def _length(facts: dict[str, Any]) -> list[Proposal]:
 def _warnings(source: DataSource, train: AnnotationStore, facts: dict[str, Any]) -> list[str]:
     found = []
     if facts["objects_without_mask"]:
-        found.append(f"{facts['objects_without_mask']} of {train.num_annotations} annotations have no mask")
+        found.append(
+            f"{facts['objects_without_mask']} of {train.num_annotations} annotations have no mask: boxes do instead"
+        )
     if facts["classes_without_objects"]:
         found.append(f"{facts['classes_without_objects']} classes have no object to learn from")
     if "val" not in source.files:

@@ -20,6 +20,9 @@ class UnreadableImageError(DataError):
     """An image file that is missing, truncated or no image; all others of its data set may be fine."""
 
 
+MASKS_NEEDED = "training needs one for every object; box_masks=true takes the boxes where there is none"
+
+
 @dataclass(frozen=True)
 class AnnotatedObjects:
     """The objects of one image, in double precision.
@@ -56,8 +59,13 @@ def annotated_image(store: AnnotationStore, index: int) -> np.ndarray:
     return image
 
 
-def annotated_objects(store: AnnotationStore, index: int) -> AnnotatedObjects:
+def annotated_objects(store: AnnotationStore, index: int, *, box_masks: bool = False) -> AnnotatedObjects:
     """What an image is trained on: no crowds; boxes clipped to the image, and left out where nothing is left.
+
+    Args:
+        store: annotations.
+        index: row of the image.
+        box_masks: an object without a mask has its box for one.
 
     Raises:
         DataError: for an object without a mask, or with one of another size than the image.
@@ -72,14 +80,24 @@ def annotated_objects(store: AnnotationStore, index: int) -> AnnotatedObjects:
     return AnnotatedObjects(
         boxes[rows],
         np.asarray(store.ann_labels[start:end], dtype=np.int64)[rows],
-        [_segmentation(store, annotation, (height, width)) for annotation in (start + rows).tolist()],
+        [
+            _box(boxes[row])
+            if box_masks and not store.segmentation(start + row)
+            else _segmentation(store, start + row, (height, width))
+            for row in rows.tolist()
+        ],
     )
+
+
+def _box(box: np.ndarray) -> Segmentation:
+    left, top, right, bottom = box.tolist()
+    return [np.array([[left, top], [right, top], [right, bottom], [left, bottom]])]
 
 
 def _segmentation(store: AnnotationStore, annotation: int, image_hw: tuple[int, int]) -> Segmentation:
     segmentation = store.segmentation(annotation)
     if not segmentation:
-        raise DataError(f"annotation {store.ann_ids[annotation]} has no mask: training needs one for every object")
+        raise DataError(f"annotation {store.ann_ids[annotation]} has no mask: {MASKS_NEEDED}")
     if isinstance(segmentation, dict) and tuple(segmentation["size"]) != image_hw:
         raise DataError(
             f"annotation {store.ann_ids[annotation]}: its mask's size is {segmentation['size']}, the image's "

@@ -64,6 +64,7 @@ class DetectionDataset(Dataset[Sample]):
         seed: of the augmentation.
         with_verified: tell with every training sample which classes are verified in it.
         paste: pastes objects of other images into training images; None for nothing.
+        box_masks: an object without a mask has its box for one.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         with_verified: bool = False,
         paste: Paste | None = None,
+        box_masks: bool = False,
     ) -> None:
         self.store = store
         self.preprocess = preprocess
@@ -84,6 +86,7 @@ class DetectionDataset(Dataset[Sample]):
         self.seed = seed
         self.with_verified = with_verified
         self.paste = paste
+        self.box_masks = box_masks
 
     def __len__(self) -> int:
         """Number of images ``I``."""
@@ -103,7 +106,7 @@ class DetectionDataset(Dataset[Sample]):
             return Sample(self.preprocess.resize(image)[0], (height, width), key.image)
         rng = np.random.default_rng([_STREAM, self.seed, key.epoch, key.position, key.image])
         short_side, flip = self.transform.draw(rng)
-        annotated = annotated_objects(self.store, key.image)
+        annotated = annotated_objects(self.store, key.image, box_masks=self.box_masks)
         if self.paste is not None:
             image, annotated = self.paste(image, annotated, rng)
         image = resize_fast(image, self.preprocess.target_size(height, width, short_side))

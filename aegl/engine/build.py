@@ -189,7 +189,7 @@ def _prepare(config: Config, checkpoint: Checkpoint | None, world: World, progre
         fresh = start_from(model, meta, start, classifier=config.box.classifier, reset=reset) if start else []
         describe_classes(model, meta, config, splits, start, fresh)
     freeze(model, config.stage.trainable)
-    return _Parts(splits, sampler, iterations, place(model, world.device), meta)
+    return _Parts(splits, sampler, iterations, place(model, world.device, alone=world.size == 1), meta)
 
 
 def _trainer(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aegl.data.store import NO_MASK
 from aegl.engine.examples_json import examples_json
 from aegl.engine.memory_use import peak_resident_mb
 from aegl.engine.runs import CURVES_FILE, EXAMPLES_FILE, METRICS_FILE, PER_CLASS_FILE, write_bytes, write_text
@@ -110,7 +111,8 @@ class Scorer:
             The object of :func:`aegl.metrics.summary_json`, and where the official package was run
             ``"official": {"package", "largest_difference"}``; the figures are then the package's, where it has them.
         """
-        kinds = [kind for kind in KINDS if kind == "box" or (table.masks is not None and self._wants(kind))]
+        has_masks = table.masks is not None and self._store_has_masks(progress)
+        kinds = [kind for kind in KINDS if kind == "box" or (has_masks and self._wants(kind))]
         progress.message(self._announcement(len(table), kinds))
         started = time.perf_counter()
         ground_truth = GroundTruth.from_store(self._store)
@@ -136,6 +138,14 @@ class Scorer:
             examples = examples_json(self._store, ground_truth, table, self._statistics)
             write_text(folder / EXAMPLES_FILE, json.dumps(examples) + "\n")
         return summary
+
+    def _store_has_masks(self, progress: Progress) -> bool:
+        """Data of boxes alone has no masks to score; data that lacks a few is broken, and the scoring says which."""
+        kinds = np.asarray(self._store.mask_kinds)
+        if len(kinds) and (kinds == NO_MASK).all():
+            progress.message("the data has no masks: only boxes are scored")
+            return False
+        return True
 
     def _wants(self, kind: str) -> bool:
         return kind != "boundary" or self._extras.boundary

@@ -17,8 +17,17 @@ Model = TypeVar("Model", bound=nn.Module)
 _COMPILERS = ("g++", "clang++", "c++")
 
 
-def place(model: Model, device: torch.device) -> Model:
-    """Move a model to its device. Its convolutions keep channels last, as tensor cores and oneDNN want them."""
+def place(model: Model, device: torch.device, *, alone: bool = True) -> Model:
+    """Move a model to its device. Its convolutions keep channels last, as tensor cores and oneDNN want them.
+
+    Args:
+        model: a detector.
+        device: where to.
+        alone: whether one process trains or uses it. Of several, those on CPUs keep the usual layout: their gradients
+            come in it, and DDP would copy every one.
+    """
+    if device.type != "cuda" and not alone:
+        return model.to(device)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

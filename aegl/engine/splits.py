@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aegl.config import Config
+from aegl.data.annotated import MASKS_NEEDED
 from aegl.data.aspect import aspect_groups
 from aegl.data.class_balanced import class_balanced
 from aegl.data.dataset import DetectionDataset
@@ -18,6 +19,7 @@ from aegl.data.preprocess import Preprocess
 from aegl.data.samplers import EpochSampler, RepeatFactors, SamplingRule, repeat_factors
 from aegl.data.segments import SegmentFolder, open_segments
 from aegl.data.source import class_statistics, require_same_classes, resolve_data
+from aegl.data.store import NO_MASK
 from aegl.data.transforms import TrainTransform
 from aegl.engine.batch_size import images_per_step
 from aegl.engine.distributed import World
@@ -152,7 +154,12 @@ def _sampling_rule(config: Config, splits: Splits) -> SamplingRule:
 
 
 def training_set(config: Config, splits: Splits, meta: ModelMeta) -> DetectionDataset:
-    """Augmented training images with targets."""
+    """Augmented training images with targets.
+
+    Raises:
+        DataError: where objects have no masks, and their boxes are not to do instead.
+    """
+    _require_masks(config, splits.train)
     transform = TrainTransform(tuple(config.train_imgsz), config.flip)
     if config.ignore_unverified and not splits.train.federated:
         LOGGER.info("ignore_unverified=true changes nothing: %s is annotated exhaustively", splits.train.source)
@@ -163,7 +170,17 @@ def training_set(config: Config, splits: Splits, meta: ModelMeta) -> DetectionDa
         seed=config.seed,
         with_verified=config.ignore_unverified and splits.train.federated,
         paste=_paste(config, splits.segments),
+        box_masks=config.box_masks,
     )
+
+
+def _require_masks(config: Config, train: AnnotationStore) -> None:
+    regular = ~np.asarray(train.ann_crowd)
+    without = int((np.asarray(train.mask_kinds)[regular] == NO_MASK).sum())
+    if without and not config.box_masks:
+        raise DataError(f"{train.source}: {without} of {int(regular.sum())} objects have no mask: {MASKS_NEEDED}")
+    if without:
+        LOGGER.info("%d of %d objects have no mask: their boxes stand for it", without, int(regular.sum()))
 
 
 def _paste(config: Config, segments: SegmentFolder | None) -> Paste | None:

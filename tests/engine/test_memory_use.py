@@ -33,7 +33,8 @@ def test_it_grows_with_what_is_needed_and_stays() -> None:
 
 def test_it_is_the_whole_process_on_the_cpu() -> None:
     told = peak_memory_mb(torch.device("cpu"))
-    assert told is not None and 100 < told == peak_resident_mb()
+    assert told is not None and told > 100
+    assert told == pytest.approx(peak_resident_mb(), rel=0.05)  # it may grow in between
 
 
 def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -115,3 +115,16 @@ def test_the_main_process_alone_reads_every_segment(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch=2: must be a multiple"):
         _sampler(_data(tmp_path, ANNOTATIONS), World(0, 3))
+
+
+def test_data_of_boxes_alone_is_trained_with_its_boxes_for_masks(tmp_path: Path) -> None:
+    boxes = [{key: value for key, value in each.items() if key != "segmentation"} for each in ANNOTATIONS]
+    data = _data(tmp_path, boxes)
+    for image in range(1, 5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{image}.jpg")
+    splits = open_splits(load_config({"data": data}), World())
+    meta = mock.Mock(imgsz=32, max_size=32, stride=32, pad_value=(0, 0, 0))
+    with pytest.raises(DataError, match=r"3 of 3 objects have no mask: training needs one .* box_masks=true"):
+        training_set(load_config({"data": data}), splits, meta)
+    sample = training_set(load_config({"data": data, "box_masks": "true"}), splits, meta)[0]
+    assert sample.objects is not None and len(sample.objects) == 2 and sample.objects.masks.all()

@@ -63,6 +63,7 @@ def make_store() -> Any:
         ann_areas=np.array([w * h for _, _, w, h in boxes], dtype=np.float64),
         ann_crowd=np.zeros(count, dtype=bool),
         ann_ignore=np.zeros(count, dtype=bool),
+        mask_kinds=np.ones(count, dtype=np.uint8),
         segmentation=lambda a: [polygons[a]],
         image_candidates=lambda i: [],
         neg_labels=lambda i: np.zeros(0, dtype=np.int64),

@@ -33,7 +33,7 @@ def score_histograms(edges: Sequence[float], per_band: Counts) -> Figure:
         true, false = np.asarray(counts["true"]), np.asarray(counts["false"])
         panel.stairs(false, edges, color="#777777", label=f"false: {false.sum():,}", linestyle="--")
         panel.stairs(true, edges, fill=True, alpha=0.5, color=color, label=f"true: {true.sum():,}")
-        panel.set(yscale="log", xlabel="score", xlim=(0, 1))
+        panel.set(yscale="log" if (true + false).any() else "linear", xlabel="score", xlim=(0, 1))
         panel.set_title(band_label(name), loc="left")
         panel.legend()
     axes[0].set_ylabel("detections")
