@@ -87,7 +87,9 @@ def ap_gap(ours: Metrics, onnx: Metrics) -> float:
 
 def compare_on_val(weights: Path, file: Path) -> ParityReport:
     """Detections of the checkpoint and of the ONNX file on every val image, one image at a time."""
-    pytorch, onnx = (open_trained({"weights": str(path), "device": "cpu"}, SilentProgress()) for path in (weights, file))
+    pytorch, onnx = (
+        open_trained({"weights": str(path), "device": "cpu"}, SilentProgress()) for path in (weights, file)
+    )
     meta = pytorch.backend.meta
     preprocess = Preprocess(meta.imgsz, meta.max_size, meta.stride, meta.pad_value)
     dataset = DetectionDataset(open_source(pytorch.config).open("val"), preprocess)

@@ -25,7 +25,7 @@ Figures = dict[str, float | None]
 """``box`` and ``mask`` AP in [0, 1]; None where there is nothing to score."""
 _REMEDIES = {
     "fp16": "export without half=true",
-    "int8": "calibrate with more images like those it will see (calibration_images=), or export with half=true or neither",
+    "int8": "calibrate with more images like those it will see (calibration_images=), or export without int8=true",
 }
 _LARGEST_LOSS = 0.01
 """Of AP, that needs no warning: a point."""

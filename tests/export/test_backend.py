@@ -92,7 +92,8 @@ def test_what_onnx_runtime_cannot_do_is_one_message(plain: Any, monkeypatch: pyt
             raise RuntimeError("failed to broadcast\nmore lines")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Failing)
-    with pytest.raises(RunError, match=r"plain\.onnx: ONNX Runtime failed on .* \[1, 3, 64, 96\] \(failed to broadcast\)$"):
+    message = r"plain\.onnx: ONNX Runtime failed on .* \[1, 3, 64, 96\] \(failed to broadcast\)$"
+    with pytest.raises(RunError, match=message):
         OnnxBackend(plain.path, device="cpu")(np.zeros((1, 3, 64, 96), dtype=np.uint8))
 
 
