@@ -13,6 +13,7 @@ import torch
 from aegl.config import Config
 from aegl.engine.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
 from aegl.engine.restore import load_torch_backend, rebuild_model, start_from
+from aegl.engine.speed import place
 from aegl.errors import CheckpointError
 from aegl.models.factory import build_model
 from aegl.models.mask_rcnn import MaskRCNN
@@ -49,7 +50,7 @@ def test_backend_of_a_file_answers_as_the_model(toy: ModuleType, checkpoint: Che
     model, _ = build(toy)
     model.load_state_dict(checkpoint.model)
     with torch.no_grad():
-        expected = model.eval()(torch.from_numpy(images))
+        expected = place(model.eval(), torch.device("cpu"))(torch.from_numpy(images))
     found = load_torch_backend(tmp_path / "best.pt")(images)
     assert found.boxes.shape == (2, 10, 4)
     assert all(torch.equal(getattr(found, name), value) for name, value in vars(expected).items())
