@@ -24,6 +24,7 @@ Detect = Callable[[np.ndarray], Detections]
 
 
 _NEAR_TIES = 4
+"""Disputed detections that are forgiven where all of them score below :data:`_SURE`."""
 _SURE = 0.05
 """Score from which the detections of a blank image are compared; below it, only that there is an answer."""
 

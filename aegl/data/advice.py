@@ -94,16 +94,12 @@ def _facts(train: AnnotationStore, statistics: ClassStatistics) -> dict[str, Any
         "most_frequent": int(occurring.max(initial=0)),
         "rarest": int(occurring.min()) if len(occurring) else 0,
         "imbalance": round(float(occurring.max() / occurring.min()), 1) if len(occurring) else 1.0,
-        "bands": dict(zip(statistics.band_names, _band_sizes(statistics), strict=True)),
+        "bands": statistics.band_sizes,
         "short_side": int(np.median(np.asarray(train.image_sizes).min(axis=1))) if len(train) else 0,
         "object_side": round(float(np.median(sides[train.ann_areas > 0]) * scale), 1) if len(sides) else 0.0,
         "objects_without_mask": int((np.asarray(train.mask_kinds) == NO_MASK).sum()),
         "federated": train.federated,
     }
-
-
-def _band_sizes(statistics: ClassStatistics) -> list[int]:
-    return np.bincount(np.asarray(statistics.class_band), minlength=len(statistics.band_names)).tolist()
 
 
 def _network_scale(train: AnnotationStore) -> float:
@@ -122,12 +118,12 @@ def _bands(statistics: ClassStatistics) -> list[Proposal]:
     """Other edges where the usual ones leave a band empty and the bands are by counts."""
     counts = np.sort(np.asarray(statistics.image_counts)[np.asarray(statistics.image_counts) > 0])
     names = statistics.band_names
-    if all(_band_sizes(statistics)) or len(counts) < 2 * len(names):
+    if all(statistics.band_sizes.values()) or len(counts) < 2 * len(names):
         return []
     edges = [int(counts[len(counts) * place // len(names) - 1]) for place in range(1, len(names))]
     if len(set(edges)) < len(edges) or edges[-1] >= counts[-1]:
         return []
-    empty = ", ".join(name for name, size in zip(names, _band_sizes(statistics), strict=True) if not size)
+    empty = ", ".join(name for name, size in statistics.band_sizes.items() if not size)
     reason = f"with the usual edges no class is in band {empty}; these put a third of the classes into each"
     return [Proposal("bands.edges", edges, reason), Proposal("bands.source", "counts", "so that the edges count")]
 

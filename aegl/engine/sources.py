@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from aegl.data.preprocess import UNREADABLE, load_image, rgb_pixels
-from aegl.engine.video import VIDEO_SUFFIXES, VideoInfo, camera_frames, probe, video_frames
+from aegl.engine.video import VIDEO_SUFFIXES, VideoInfo, probe, video_frames
 from aegl.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -83,7 +83,7 @@ def open_source(source: str | Path) -> Source:
         return _one(_of_bytes(text, _fetched(text)))
     if text.isdecimal() or text.startswith("/dev/video"):
         info = probe(text)
-        return Source(lambda: _numbered(f"camera{text.removeprefix('/dev/video')}", camera_frames(text)), None, info)
+        return Source(lambda: _numbered(f"camera{text.removeprefix('/dev/video')}", video_frames(text)), None, info)
     if Path(text).suffix.lower() in VIDEO_SUFFIXES and Path(text).is_file():
         return _video(text)
     paths = find_images(text)

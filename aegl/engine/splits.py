@@ -92,8 +92,7 @@ def open_splits(config: Config, world: World, progress: Progress | None = None) 
     if not world.local_rank:
         world.barrier()
     if world.is_main:
-        sizes = np.bincount(statistics.class_band, minlength=len(statistics.band_names)).tolist()
-        bands = ", ".join(f"{size} {name}" for size, name in zip(sizes, statistics.band_names, strict=True))
+        bands = ", ".join(f"{size} {name}" for name, size in statistics.band_sizes.items())
         LOGGER.info(
             "data=%s: %d training and %d val images, %d classes (%s), %s protocol",
             *(source.name, len(train), len(val), statistics.num_classes, bands, protocol),

@@ -43,7 +43,7 @@ def probe(name: str) -> VideoInfo:
 
 
 def video_frames(name: str) -> Iterator[np.ndarray]:
-    """``[h, w, 3]`` uint8 RGB frames of a video, turned as it is meant to be seen. Raises :class:`DataError`."""
+    """``[h, w, 3]`` uint8 RGB frames of a video or camera, turned as meant to be seen. Raises :class:`DataError`."""
     av = _package()
     with _opened(name) as container:
         stream = container.streams.video[0]
@@ -55,11 +55,6 @@ def video_frames(name: str) -> Iterator[np.ndarray]:
                 yield np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
         except av.FFmpegError as error:
             raise DataError(f"source={name}: cannot be read on ({error.strerror})") from error
-
-
-def camera_frames(name: str) -> Iterator[np.ndarray]:
-    """Frames of a camera until it ends or the reader stops. Raises :class:`DataError`."""
-    return video_frames(name)
 
 
 class VideoWriter:

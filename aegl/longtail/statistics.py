@@ -38,6 +38,12 @@ class ClassStatistics:
         """``[C]`` bool, true for classes in the ``low_bands`` rarest bands."""
         return np.asarray(self.class_band) < self.low_bands
 
+    @property
+    def band_sizes(self) -> dict[str, int]:
+        """Number of classes of each band, rarest first."""
+        sizes = np.bincount(np.asarray(self.class_band), minlength=len(self.band_names)).tolist()
+        return dict(zip(self.band_names, sizes, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for checkpoints."""
         return {

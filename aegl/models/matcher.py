@@ -13,7 +13,9 @@ from torch import Tensor
 from aegl.models.boxes import pairwise_iou
 
 BELOW = -1
+"""Matched to nothing: a negative."""
 BETWEEN = -2
+"""Neither positive nor negative: not trained on."""
 _PAIRS = 1 << 26
 """Overlaps computed at once (about 1 GB while it lasts); images are matched in groups that stay below."""
 

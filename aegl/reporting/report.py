@@ -59,12 +59,13 @@ def write_report(folders: Sequence[str], output: Path, environment: Mapping[str,
 
 def _page(found: Sequence[RunRecord], environment: Mapping[str, Any]) -> str:
     title = " and ".join(run.name for run in found) if len(found) < 3 else f"{len(found)} runs"
-    body = "\n".join([_header(title, found), "<main>", *_sections(found, environment), "</main>"])
+    columns, rows = class_rows(found)
+    body = "\n".join([_header(title, found), "<main>", *_sections(found, columns, environment), "</main>"])
     slots = {
         "TITLE_TEXT": escape(f"{title} · aegl"),
         "BODY_HTML": body,
         # Whatever a class is called, nothing of it may end the element it stands in.
-        "DATA_JSON": json.dumps(_data(found), allow_nan=False).replace("<", "\\u003c"),
+        "DATA_JSON": json.dumps(_data(found[0], columns, rows), allow_nan=False).replace("<", "\\u003c"),
     }
     page = _TEMPLATE
     for slot, text in slots.items():
@@ -86,9 +87,11 @@ def _header(title: str, found: Sequence[RunRecord]) -> str:
     return f'<header><h1>{escape(title)}</h1><div class="soft">{escape(about)}</div><nav>{nav}</nav></header>'
 
 
-def _sections(found: Sequence[RunRecord], environment: Mapping[str, Any]) -> Iterator[str]:
+def _sections(
+    found: Sequence[RunRecord], columns: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]
+) -> Iterator[str]:
     yield _section("figures", "Figures", headline_table(found))
-    yield _section("classes", "Classes", _class_tools(found))
+    yield _section("classes", "Classes", _class_tools(_bands(found[0]), columns))
     yield _section("charts", "Charts", f'<div class="charts">{"".join(_charts(found))}</div>')
     yield _section("images", "Images", "".join(_pictures(found)) or '<p class="soft">No image file was found.</p>')
     yield _section("confusions", "Taken for another class", "".join(map(confusion_table, found)))
@@ -99,15 +102,15 @@ def _section(key: str, title: str, inside: str) -> str:
     return f'<section id="{key}"><h2>{title}</h2>{inside}</section>'
 
 
-def _class_tools(found: Sequence[RunRecord]) -> str:
+def _class_tools(bands: Sequence[Mapping[str, str]], columns: Sequence[Mapping[str, Any]]) -> str:
     boxes = "".join(
         f'<label><input type="checkbox" data-band="{escape(band["name"])}" checked>'
         f'<span class="swatch" style="background:{band["color"]}"></span>{escape(band["label"])}</label>'
-        for band in _bands(found[0])
+        for band in bands
     )
     head = "".join(
         f'<th{" class=left" if place < 2 else ""}><button type="button">{escape(column["title"])}</button></th>'
-        for place, column in enumerate(class_rows(found)[0])
+        for place, column in enumerate(columns)
     )
     return (
         '<div class="tools"><input type="search" id="search" placeholder="Find a class" aria-label="Find a class">'
@@ -116,10 +119,10 @@ def _class_tools(found: Sequence[RunRecord]) -> str:
     )
 
 
-def _data(found: Sequence[RunRecord]) -> dict[str, Any]:
-    columns, rows = class_rows(found)
+def _data(run: RunRecord, columns: Sequence[Mapping[str, Any]], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """What the script of the page reads: of several runs the first one's bands, and the table of classes."""
     return {
-        "bands": _bands(found[0]),
+        "bands": _bands(run),
         "columns": columns,
         "rows": rows,
         "sort": {"column": next(k for k, c in enumerate(columns) if c["title"] == "train"), "rising": False},
