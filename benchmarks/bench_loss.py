@@ -87,7 +87,7 @@ def plain_form(loss: ElementwiseLoss, labels: Tensor) -> Criterion:
     def total(logits: Tensor) -> Tensor:
         targets = labels[:, None] == torch.arange(loss.num_logits, device=labels.device)
         values = logits.detach()
-        weights = loss.element_weights(loss.activation.probability(values)[:, :number], targets[:, :number], labels, {})
+        weights = loss.element_weights(loss.activation.probability(values)[:, :number], labels, {})
         if weights is None:
             weights = torch.ones_like(values)
         elif loss.num_logits > number:

@@ -276,8 +276,10 @@ class EpochSampler:
         return Draws(drawn.images[order], drawn.focus[order])
 
     def _log(self, epoch: int) -> None:
+        """What is drawn; of all but the first epoch, which are alike, only where details are wanted."""
         if self.rank == 0:
-            logger.info(
+            logger.log(
+                logging.DEBUG if epoch else logging.INFO,
                 "epoch %(epoch)d: %(epoch_length)d images, repeat factor of the rarest class %(factor_rarest).2f, "
                 "of the median class %(factor_median).2f",
                 {"epoch": epoch, **self.describe(epoch)},

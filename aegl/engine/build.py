@@ -37,6 +37,7 @@ from aegl.engine.resume import begun, refuse_finished
 from aegl.engine.speed import place
 from aegl.engine.splits import Splits, open_splits, training_sampler, training_set
 from aegl.engine.stages import BEFORE, freeze, has_stage_before, parts_of, stage_before
+from aegl.engine.suggestion import suggest
 from aegl.engine.trainer import Trainer
 from aegl.engine.weights import WeightsFolder
 from aegl.metadata import ModelMeta
@@ -104,6 +105,8 @@ def _train(
     if run and checkpoint:
         refuse_finished(run, checkpoint, parts.iterations)
     # Only now is the request known to be sound: a refused one leaves no empty run behind.
+    if world.is_main and checkpoint is None:
+        suggest(config, asked)
     run = run or _new_run(config, world)
     result = _trainer(config, parts, run, checkpoint, world, progress, callbacks).run()
     weights = run / runs.WEIGHTS_FOLDER

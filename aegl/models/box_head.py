@@ -158,8 +158,8 @@ class BoxHead(nn.Module):
     def _classify(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, what the regressor reads, and the (first) features that the classifier read."""
         flat = pooled.flatten(1)
-        first = F.relu(self.fc1(flat))
-        hidden = F.relu(self.fc2(first))
+        first = F.relu(self.fc1(flat), inplace=True)
+        hidden = F.relu(self.fc2(first), inplace=True)
         features = {"pooled": flat, "first": first, "hidden": hidden}
         inputs = [features[name] for name in classifier_inputs(self.classifier)]
         return self.classifier(*inputs), hidden, inputs[0]

@@ -15,26 +15,52 @@ from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
 
 
+class Deconvolution(nn.Module):
+    """2x2 deconvolution of stride 2. No two of its pixels share an input pixel, so it is one product of matrices.
+
+    Args:
+        in_channels: channels of the input, ``c``.
+        out_channels: channels of the output, ``d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        # Shape and names of nn.ConvTranspose2d.
+        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2, 2))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[R, c, S, S]`` to ``[R, S * S * 4, d]``, in the order of :func:`as_maps`."""
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        quads = F.linear(hidden.permute(0, 2, 3, 1), weight, self.bias.repeat(4))
+        return quads.unflatten(3, (4, -1)).flatten(1, 3)
+
+
+def as_maps(pixels: Tensor, side: int) -> Tensor:
+    """``[R, S * S * 4]``, four pixels for each of ``side`` rows and columns, to ``[R, 2S, 2S]``."""
+    return pixels.unflatten(1, (side, side, 2, 2)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
 class MaskPredictor(nn.Conv2d):
     """1x1 convolution with an output channel per class, of which a region needs only one."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
 
-    def row(self, hidden: Tensor, row: Tensor) -> Tensor:
+    def row(self, pixels: Tensor, row: Tensor) -> Tensor:
         """One output channel for each region.
 
         Args:
-            hidden: ``[R, in_channels, H, W]``.
+            pixels: ``[R, P, in_channels]``.
             row: ``[R]`` int64, which output channel.
 
         Returns:
-            ``[R, H, W]``, what :meth:`forward` has in that channel.
+            ``[R, P]``, what :meth:`forward` has in that channel.
         """
-        return _product(hidden, self.weight.flatten(1)[row]) + self._bias(row)
+        return _product(pixels, self.weight.flatten(1)[row]) + self._bias(row)
 
     def _bias(self, row: Tensor) -> Tensor:
-        return self.bias[row][:, None, None]  # type: ignore[index]
+        return self.bias[row][:, None]  # type: ignore[index]
 
 
 class CosineMaskPredictor(MaskPredictor):
@@ -50,18 +76,18 @@ class CosineMaskPredictor(MaskPredictor):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[R, in_channels, H, W]`` to ``[R, out_channels, H, W]``."""
-        cosines = F.conv2d(hidden, self._unit(self.weight)) * self._scale(hidden)[:, None]
+        cosines = F.conv2d(hidden, self._unit(self.weight)) * self._scale(hidden, 1)[:, None]
         return cosines + self.bias[:, None, None]  # type: ignore[index]
 
-    def row(self, hidden: Tensor, row: Tensor) -> Tensor:
+    def row(self, pixels: Tensor, row: Tensor) -> Tensor:
         """See :meth:`MaskPredictor.row`."""
         weight = self._unit(self.weight.flatten(1)[row])
-        return _product(hidden, weight) * self._scale(hidden) + self._bias(row)
+        return _product(pixels, weight) * self._scale(pixels, -1) + self._bias(row)
 
-    def _scale(self, hidden: Tensor) -> Tensor:
-        """``[R, H, W]``: what the product is multiplied by, so that no normalised copy of the features is made."""
-        dtype = torch.promote_types(hidden.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(hidden, dim=1, dtype=dtype)
+    def _scale(self, features: Tensor, dim: int) -> Tensor:
+        """What the product is multiplied by, so that no normalised copy of the features is made."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(features, dim=dim, dtype=dtype)
         # Where there is no feature the product is 0; a factor of 1 / eps would overflow in the gradient of fp16.
         return torch.where(norm > 0, self.temperature / (norm + self.eps), 0.0)
 
@@ -69,9 +95,9 @@ class CosineMaskPredictor(MaskPredictor):
         return weight / (torch.linalg.vector_norm(weight, dim=1, keepdim=True) + self.eps)
 
 
-def _product(hidden: Tensor, weight: Tensor) -> Tensor:
-    """``[R, c, H, W]`` features times ``[R, c]`` weights to ``[R, H, W]``."""
-    return torch.einsum("rchw,rc->rhw", hidden, weight.to(hidden.dtype))
+def _product(pixels: Tensor, weight: Tensor) -> Tensor:
+    """``[R, P, c]`` features times ``[R, c]`` weights to ``[R, P]``."""
+    return torch.bmm(pixels, weight[:, :, None].to(pixels.dtype)).squeeze(2)
 
 
 class MaskHead(nn.Module):
@@ -112,7 +138,7 @@ class MaskHead(nn.Module):
         self.loss_weight = loss_weight
         widths = [in_channels] + [channels] * convs
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        self.deconv = nn.ConvTranspose2d(widths[-1], channels, 2, stride=2)
+        self.deconv = Deconvolution(widths[-1], channels)
         clusters = min(clusters, max(1, num_classes // 2))
         outputs = 1 if class_agnostic else clusters or num_classes
         self.predictor = (
@@ -146,9 +172,9 @@ class MaskHead(nn.Module):
         """
         hidden = pooled
         for conv in self.convs:
-            hidden = F.relu(conv(hidden))
-        hidden = F.relu(self.deconv(hidden))
-        return self.predictor.row(hidden, self.row_of_class[labels])
+            hidden = F.relu(conv(hidden), inplace=True)
+        pixels = F.relu(self.deconv(hidden), inplace=True)
+        return as_maps(self.predictor.row(pixels, self.row_of_class[labels]), hidden.shape[-1])
 
     def losses(self, logits: Tensor, regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
         """``mask``: mean binary cross-entropy over the pixels of foreground regions.

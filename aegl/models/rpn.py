@@ -16,6 +16,7 @@ from aegl.models.box_coder import BoxCoder
 from aegl.models.boxes import area, clip
 from aegl.models.matcher import match, sample
 from aegl.models.ops import nms_padded
+from aegl.models.sparse_conv import convolve_at
 from aegl.types import Targets
 
 LOW_QUALITY_IOU = 0.3
@@ -81,21 +82,32 @@ class RegionProposals(nn.Module):
             ``[B, P, 4]`` float32 proposals by falling score (zero where padded), ``[B, P]`` bool which of them are
             real, and the losses ``rpn_cls`` and ``rpn_box`` (empty without targets). No gradient flows through boxes.
         """
-        logits, deltas = self._predict(features)
         anchors = self.anchors(features)
+        # The losses need a few anchors, the proposals all of them but no gradient: the few are computed twice. They
+        # come first, as older versions of PyTorch cache casts made without gradient (autocast) and lose it later.
+        losses = {} if targets is None else self._losses(features, torch.cat(anchors), targets)
         with torch.no_grad():
-            boxes, valid = self._propose(logits, deltas, anchors, image_size, targets)
-        losses = {} if targets is None else self._losses(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, targets)
+            boxes, valid = self._propose(*self._predict(features), anchors, image_size, targets)
         return boxes, valid, losses
 
     def _predict(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Per level ``[B, Ni]`` logits and ``[B, Ni, 4]`` offsets, in the anchors' order."""
         logits, deltas = [], []
         for feature in features:
-            hidden = F.relu(self.conv(feature))
+            hidden = F.relu(self.conv(feature), inplace=True)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)))
         return logits, deltas
+
+    def _predict_at(self, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 ``[B, K]`` logits and ``[B, K, 4]`` offsets of the anchors ``[B, K]``, counted over all levels."""
+        ratios = self.anchors.num_ratios
+        hidden = F.relu(convolve_at(features, rows // ratios, self.conv), inplace=True)
+        logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).unflatten(2, (ratios, 4))
+        ratio = (rows % ratios)[..., None]
+        chosen = deltas.gather(2, ratio[..., None].expand(-1, -1, 1, 4))
+        return logits.gather(2, ratio)[..., 0].float(), chosen[:, :, 0].float()
 
     def _propose(
         self,
@@ -133,12 +145,11 @@ class RegionProposals(nn.Module):
         kept = found[0].gather(1, index[..., None].expand(-1, -1, 4))
         return kept.where(valid[..., None], 0.0), valid
 
-    def _losses(self, logits: Tensor, deltas: Tensor, anchors: list[Tensor], targets: Targets) -> dict[str, Tensor]:
+    def _losses(self, features: Sequence[Tensor], anchors: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Both terms are divided by the number of sampled anchors of the batch."""
-        all_anchors = torch.cat(anchors)
         with torch.no_grad():
             matched = match(
-                all_anchors,
+                anchors,
                 targets.boxes,
                 targets.num_objects,
                 positive_iou=self.options.positive_iou,
@@ -147,16 +158,15 @@ class RegionProposals(nn.Module):
             )
             rows, valid, positive = sample(matched, self.options.batch_per_image, self.options.positive_fraction)
         number = valid.sum().clamp(min=1)
-        chosen = logits.gather(1, rows).float()
-        terms = F.binary_cross_entropy_with_logits(chosen, positive.float(), reduction="none")
+        logits, deltas = self._predict_at(features, rows)
+        terms = F.binary_cross_entropy_with_logits(logits, positive.float(), reduction="none")
         classification = terms.where(valid, 0.0).sum() / number
         if not targets.boxes.shape[1]:
             return {"rpn_cls": classification, "rpn_box": 0.0 * deltas.sum()}
         assigned = matched.gather(1, rows).clamp(min=0)
         boxes = targets.boxes.gather(1, assigned[..., None].expand(-1, -1, 4))
-        wanted = self.coder.encode(all_anchors[rows], boxes)
-        found = deltas.gather(1, rows[..., None].expand(-1, -1, 4)).float()
-        distance = (found - wanted).abs().where(positive[..., None], 0.0).sum()
+        wanted = self.coder.encode(anchors[rows], boxes)
+        distance = (deltas - wanted).abs().where(positive[..., None], 0.0).sum()
         return {"rpn_cls": classification, "rpn_box": distance / number}
 
 

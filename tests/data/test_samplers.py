@@ -139,9 +139,10 @@ def test_description(golden: RepeatFactors, caplog: pytest.LogCaptureFixture) ->
     assert facts["images"] == 400 and facts["epoch_length"] == 441
     assert facts["factor_rarest"] == golden.classes[golden.image_counts == present.min()][0]
     assert 1.0 <= facts["factor_median"] < facts["factor_rarest"]
-    with caplog.at_level(logging.INFO, logger="aegl"):
+    with caplog.at_level(logging.DEBUG, logger="aegl"):
         take(sampler, 112)  # into the second epoch
-    assert [r.getMessage().split(",")[0] for r in caplog.records] == ["epoch 0: 441 images", "epoch 1: 441 images"]
+    told = [(record.levelname, record.getMessage().split(",")[0]) for record in caplog.records]
+    assert told == [("INFO", "epoch 0: 441 images"), ("DEBUG", "epoch 1: 441 images")]
 
 
 def test_description_without_repeats() -> None:

@@ -100,7 +100,7 @@ def spread(model: MaskRCNN, seen: Sequence[np.ndarray]) -> None:
         (head.classifier, head.classifier, _unchanged, 3.0, -2.0),
         (head.regressor, head.regressor, _unchanged, 1.0, 0.0),
         # Never called, as only one class per region is computed.
-        (predictor, mask_head.deconv, lambda hidden: predictor(hidden.relu()), 2.0, 0.0),
+        (predictor, mask_head.deconv, lambda pixels: predictor(pixels.relu().transpose(1, 2)[..., None]), 2.0, 0.0),
     ]:
         seen: list[Tensor] = []
         hook = hooked.register_forward_hook(lambda *call, to=seen, answers=answers: to.append(answers(call[2])))

@@ -68,10 +68,9 @@ def element_weights() -> Callable[..., Tensor]:
 
     def evaluate(loss, logits, labels, uniform=None) -> Tensor:
         logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
-        positive = labels[:, None] == torch.arange(loss.num_classes)
         probabilities = loss.activation.probability(logits[:, : loss.num_classes])
         draws = {} if uniform is None else {"uniform": torch.as_tensor(uniform)}
-        return loss.element_weights(probabilities, positive, labels, draws)
+        return loss.element_weights(probabilities, labels, draws)
 
     return evaluate
 

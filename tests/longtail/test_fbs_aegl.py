@@ -155,9 +155,9 @@ def test_autocast_does_not_reach_the_loss(stats, batch):
     seen = []
 
     class Recorder(FbsAegl):
-        def element_weights(self, probabilities, positive, labels, draws):
+        def element_weights(self, probabilities, labels, draws):
             seen.append((torch.is_autocast_enabled("cpu"), probabilities.dtype, torch.is_grad_enabled()))
-            return super().element_weights(probabilities, positive, labels, draws)
+            return super().element_weights(probabilities, labels, draws)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = Recorder(stats)(batch.logits.bfloat16(), batch.labels)["cls"]

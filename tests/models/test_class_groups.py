@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from aegl.config.checks import cross_checks
 from aegl.config.schema import Config
@@ -131,8 +132,9 @@ def test_classes_of_a_cluster_share_a_mask(predictor: Any) -> None:
     masks = head(pooled, torch.arange(6))
     assert torch.equal(masks[0], masks[2]) and torch.equal(masks[1], masks[4]) and torch.equal(masks[3], masks[5])
     assert not torch.allclose(masks[0], masks[1])
-    hidden = torch.relu(head.deconv(torch.relu(head.convs[0](pooled))))
-    torch.testing.assert_close(masks, head.predictor(hidden)[torch.arange(6), head.row_of_class])
+    hidden = torch.relu(head.convs[0](pooled))
+    larger = torch.relu(F.conv_transpose2d(hidden, head.deconv.weight, head.deconv.bias, stride=2))
+    torch.testing.assert_close(masks, head.predictor(larger)[torch.arange(6), head.row_of_class])
 
 
 @pytest.mark.parametrize(

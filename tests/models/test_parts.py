@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,8 +169,9 @@ def test_levels_double_with_the_side() -> None:
 def test_mask_of_the_right_class() -> None:
     head = MaskHead(4, 6, 1, num_classes=5).eval()
     pooled, labels = torch.rand(3, 4, 7, 7), torch.tensor([4, 0, 2])
-    hidden = torch.relu(head.deconv(torch.relu(head.convs[0](pooled))))
-    every: Tensor = head.predictor(hidden)
+    hidden = torch.relu(head.convs[0](pooled))
+    larger = torch.relu(F.conv_transpose2d(hidden, head.deconv.weight, head.deconv.bias, stride=2))
+    every: Tensor = head.predictor(larger)
     torch.testing.assert_close(head(pooled, labels), every[torch.arange(3), labels])
 
 

@@ -59,7 +59,9 @@ class Sigmoid:
         """See :meth:`ClosedForm.terms`."""
         if positive:
             return softplus(-logits), -torch.sigmoid(-logits)
-        return softplus(logits), probabilities
+        # Softplus as max(z, 0) - log max(p, 1 - p): half the time, and off by no more than a probability is.
+        larger = probabilities.sub(0.5).abs_().add_(0.5)
+        return torch.relu(logits).sub_(larger.log_()), probabilities
 
     def logit(self, probability: float) -> float:
         """See :class:`Activation`."""

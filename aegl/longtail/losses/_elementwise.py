@@ -66,12 +66,11 @@ class ElementwiseLoss(ClassificationLoss):
         if self.prior_prob is not None and isinstance(bias, Tensor):
             nn.init.constant_(bias[: self.num_classes], self.activation.logit(self.prior_prob))
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
         """What each element weighs; None for 1 everywhere. Runs without gradient, autocast off.
 
         Args:
             probabilities: ``[N, C]`` activations, float32 or float64.
-            positive: ``[N, C]`` bool, true at each foreground row's own class.
             labels: ``[N]`` int64, ``0..C-1`` foreground, ``C`` background.
             draws: injected random tensors; empty in training.
 
@@ -154,8 +153,7 @@ class ElementwiseLoss(ClassificationLoss):
         self, logits: Tensor, probabilities: Tensor, labels: Tensor, draws: Draws
     ) -> tuple[Tensor | None, Tensor | None]:
         """``[N, C]`` weights and ``[N, 1]`` of a background column, and the diagnostics that follow from them."""
-        positive = one_hot(labels, self.num_classes)
-        weights = self.element_weights(probabilities[:, : self.num_classes], positive, labels, draws)
+        weights = self.element_weights(probabilities[:, : self.num_classes], labels, draws)
         if weights is None:
             return None, None
         self.diagnostics.update(active_negatives(weights, labels))

@@ -33,8 +33,8 @@ def drawn_below(rate: Tensor | float, shape: Sequence[int], draws: Draws, like: 
     rounded at random in each column of each call, so that its mean is met exactly; 0 and 1 are never rounded.
 
     Args:
-        rate: in [0, 1], broadcasts to ``shape``.
-        shape: of the result.
+        rate: in [0, 1], a number or one for each column.
+        shape: of the result, ``[C]`` or ``[N, C]``.
         draws: ``uniform``, if it is there, is u.
         like: says dtype and device.
     """
@@ -42,15 +42,16 @@ def drawn_below(rate: Tensor | float, shape: Sequence[int], draws: Draws, like: 
     if "uniform" in draws:
         uniform = draws["uniform"]
         return (uniform < rate.to(uniform.dtype)).to(like.dtype)
-    size = torch.Size(shape)
-    values = like.new_empty(size)
-    for block in row_blocks(values.view(-1, 1)):
-        part = values.view(-1)[block]
-        bits = torch.empty(len(part) // 8 + 1, dtype=torch.int64, device=like.device).random_(-(2**63), None)
-        part.copy_(bits.view(torch.uint8)[: len(part)])
-    rounding = torch.rand(size[-1:], dtype=torch.float64, device=like.device)
-    threshold = torch.ceil(rate.double() * _LEVELS - rounding)
-    return torch.lt(values, threshold.to(like.dtype), out=values)
+    rounding = torch.rand(shape[-1:], dtype=torch.float64, device=like.device)
+    threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(like.dtype)
+    values = like.new_empty(torch.Size(shape))
+    matrix = values.view(-1, shape[-1])
+    for rows in row_blocks(matrix):
+        part = matrix[rows]
+        bits = torch.empty(part.numel() // 8 + 1, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+        part.copy_(bits.view(torch.uint8)[: part.numel()].view_as(part))
+        torch.lt(part, threshold, out=part)
+    return values
 
 
 def set_own(values: Tensor, labels: Tensor, own: Tensor | float) -> Tensor:

@@ -52,7 +52,7 @@ class Acsl(ElementwiseLoss):
         self.register_buffer("rare", low & rarest, persistent=False)
         self.register_buffer("common", low & ~rarest, persistent=False)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
         dtype = probabilities.dtype
         background = labels == self.num_classes

@@ -43,7 +43,7 @@ class DropLoss(ElementwiseLoss):
         low = low_frequency_classes(stats, low_frequency, low_frequency_max, low_frequency_share)
         self.register_buffer("low_frequency", low, persistent=False)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
         kept, self.diagnostics["sigma"] = keep_of_droploss(
             labels, self.low_frequency, draws, self.sigma_scope, probabilities

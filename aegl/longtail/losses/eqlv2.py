@@ -42,7 +42,7 @@ class EqlV2(ElementwiseLoss):
         self.alpha = alpha
         self.gradient = GradientRatio(self.num_classes, start=100.0)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """See :meth:`ElementwiseLoss.element_weights`."""
         negative_weight = torch.sigmoid(self.gamma * (self.gradient.ratio() - self.mu))
         positive_weight = 1 + self.alpha * (1 - negative_weight)

@@ -128,22 +128,34 @@ class FbsAegl(ElementwiseLoss):
         low = low_frequency_classes(stats, low_frequency, low_frequency_max, low_frequency_share)
         self.register_buffer("low_frequency", low, persistent=False)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Eq. 6: ``[N, C]`` weights; see :meth:`ElementwiseLoss.element_weights`."""
         foreground = (labels < self.num_classes)[:, None]
         factor = self.weight_factor.to(probabilities.dtype)
         if self.progress < self.gate_start:
             weights = factor.expand_as(probabilities).clone()
         else:
-            weights = self._kept(probabilities, labels, draws)
-            for rows in row_blocks(weights):
-                weights[rows].mul_(self._gate(probabilities[rows], labels[rows]))
-            weights = set_own(weights, labels, 1.0).mul_(factor)
+            weights = self._gated(probabilities, labels, draws, factor)
         if not self.foreground_weight:
             weights.masked_fill_(foreground, 1.0)
         if not self.background_weight:
             weights.masked_fill_(~foreground, 1.0)
         return weights
+
+    def _gated(self, probabilities: Tensor, labels: Tensor, draws: Draws, factor: Tensor) -> Tensor:
+        """``[N, C]`` weights of both kinds of rows, from ``[C]`` factors."""
+        weights = torch.empty_like(probabilities)
+        foreground = (labels < self.num_classes).to(weights.dtype)[:, None]
+        rate, always = self._rates(labels)
+        per_class = self._drawn(rate, always, draws, factor) if self.bernoulli_draw == "class" else None
+        for rows in row_blocks(weights):
+            part = weights[rows]
+            here = {name: draw[rows] for name, draw in draws.items()} if per_class is None else {}
+            kept = self._drawn(rate, always, here, part) if per_class is None else per_class
+            torch.maximum(kept, foreground[rows], out=part)
+            part.mul_(self._gate(probabilities[rows], labels[rows])).mul_(factor)
+        own_factor = factor[labels.clamp(max=self.num_classes - 1)][:, None]
+        return set_own(weights, labels, own_factor)
 
     def _gate(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """``[N, C]``, 1 where ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold, else 0."""
@@ -157,13 +169,11 @@ class FbsAegl(ElementwiseLoss):
         gate = at_least(probabilities, threshold)
         return gate.masked_fill_(~self.low_frequency, 1.0) if self.gate_columns == "low" else gate
 
-    def _kept(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """``[N, C]``, 1 or 0: the factor wBer of background rows (Eq. 10); 1 on foreground rows, or everywhere."""
-        if not self.background_weight:
-            return torch.ones_like(probabilities)
+    def _rates(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """``[C]`` float64 probability that a background term is kept (Eq. 10), and ``[C]`` bool which always are."""
         sigma, is_empty = share_of_low_frequency(labels, self.low_frequency, self.sigma_scope)
         self.diagnostics["sigma"] = sigma
-        always = labels.new_zeros((), dtype=torch.bool)
+        always = torch.zeros_like(self.low_frequency)
         rate = torch.where(self.low_frequency, sigma, 1 - sigma)
         # Without foreground sigma is undefined; the choice is made here and not by how a NaN compares.
         if self.empty_foreground == "keep":
@@ -172,11 +182,12 @@ class FbsAegl(ElementwiseLoss):
             rate = rate.masked_fill(is_empty, 0.0)
         if self.bernoulli_groups == "low":
             always = always | ~self.low_frequency
-        literal = self.bernoulli == "literal"
-        drawn = probabilities.shape if self.bernoulli_draw == "proposal_class" else probabilities.shape[1:]
-        kept = drawn_below(rate if literal else rate.masked_fill(always, 1.0), drawn, draws, probabilities)
-        if literal:  # b = [u < rate] is 0 or 1 and is itself compared: b < rate
-            kept = (1 - kept).mul_((rate > 0).to(kept.dtype))
-            kept = torch.maximum(kept, always.to(kept.dtype), out=kept)
-        kept = kept.expand_as(probabilities).contiguous()
-        return torch.maximum(kept, (labels < self.num_classes)[:, None].to(kept.dtype), out=kept)
+        return rate, always
+
+    def _drawn(self, rate: Tensor, always: Tensor, draws: Draws, like: Tensor) -> Tensor:
+        """1 where a background term is kept, else 0, in the shape of ``like``."""
+        if self.bernoulli == "uniform":
+            return drawn_below(rate.masked_fill(always, 1.0), like.shape, draws, like)
+        # b = [u < rate] is 0 or 1 and is itself compared: b < rate
+        kept = (1 - drawn_below(rate, like.shape, draws, like)).mul_((rate > 0).to(like.dtype))
+        return torch.maximum(kept, always.to(kept.dtype), out=kept)

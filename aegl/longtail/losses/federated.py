@@ -42,7 +42,7 @@ class Federated(ElementwiseLoss):
         # A class without an image is never drawn, also with power 0, where 0 ** 0 would be 1.
         self.register_buffer("draw_weight", torch.where(images > 0, images**power, 0.0), persistent=False)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1; see :meth:`ElementwiseLoss.element_weights`."""
         uniform = draws.get("class_uniform", torch.rand_like(self.draw_weight))
         return self._kept(labels, uniform).to(probabilities.dtype).expand_as(probabilities)

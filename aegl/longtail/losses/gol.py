@@ -48,7 +48,7 @@ class Gol(ElementwiseLoss):
         """See :func:`start_classifier`."""
         start_classifier(layer, self.classifier_bias, self.classifier_weights)
 
-    def element_weights(self, probabilities: Tensor, positive: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """0 or 1, as :class:`aegl.longtail.losses.droploss.DropLoss`."""
         kept, self.diagnostics["sigma"] = keep_of_droploss(
             labels, self.low_frequency, draws, self.sigma_scope, probabilities

@@ -38,7 +38,7 @@ def kept(loss, labels, uniform=None):
     labels = torch.as_tensor(labels, dtype=torch.int64)
     draws = {} if uniform is None else {"class_uniform": uniform}
     positive = labels[:, None] == torch.arange(loss.num_classes)
-    weights = loss.element_weights(positive.double(), positive, labels, draws)
+    weights = loss.element_weights(positive.double(), labels, draws)
     assert (weights == weights[0]).all()
     return weights[0] > 0
 

@@ -65,8 +65,7 @@ def test_golden_eqlv2(golden, stats_of, evaluate, dtype):
 def golden_weights(loss, dtype):
     """Weight of a positive and of a negative term of every class, without a trace in the state."""
     labels = torch.arange(31)  # the last row is background
-    positive = labels[:, None] == torch.arange(30)
-    weights = loss.element_weights(torch.full((31, 30), 0.5, dtype=dtype), positive, labels, {})
+    weights = loss.element_weights(torch.full((31, 30), 0.5, dtype=dtype), labels, {})
     return {"positive": weights.diagonal(), "negative": weights[30]}
 
 
@@ -128,7 +127,7 @@ def test_a_class_short_of_positive_gradient_is_raised_and_spared(stats, evaluate
     assert loss.gradient.ratio()[5] == pytest.approx(1.0)
     assert (loss.gradient.ratio()[:5] == 0).all()
     loss.eval()
-    weights = loss.element_weights(torch.full((1, 6), 0.5), torch.zeros(1, 6, dtype=torch.bool), labels[:1], {})[0]
+    weights = loss.element_weights(torch.full((1, 6), 0.5), labels[:1], {})[0]
     assert weights[:5].tolist() == pytest.approx([6.77e-5] * 5, rel=1e-3)
     assert weights[5] > 0.9
 
