@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from aegl.data.occurrence import images_per_class
 from aegl.data.store import AnnotationStore
 from aegl.errors import DataError
 from aegl.longtail.statistics import ClassStatistics
@@ -94,6 +95,5 @@ def _count(store: AnnotationStore) -> tuple[np.ndarray, np.ndarray]:
     """``[C]`` instances and ``[C]`` images per class."""
     kept = ~np.asarray(store.ann_crowd)
     labels = np.asarray(store.ann_labels)[kept].astype(np.int64)
-    pairs = np.unique(store.ann_image[kept] * max(store.num_classes, 1) + labels)
-    images = np.bincount(pairs % max(store.num_classes, 1), minlength=store.num_classes)
+    images = images_per_class(store.ann_image[kept], labels, store.num_classes)
     return np.bincount(labels, minlength=store.num_classes), images

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from aegl.data.aspect import grouped_order
+from aegl.data.occurrence import occurrences
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
@@ -130,8 +131,7 @@ def repeat_factors_from_labels(
         threshold: share ``t`` below which a class is repeated, in (0, 1].
         power: 0.5 in the paper.
     """
-    pairs = np.unique(np.asarray(images, dtype=np.int64) * num_classes + np.asarray(labels, dtype=np.int64))
-    pair_images, pair_labels = np.divmod(pairs, num_classes)
+    pair_images, pair_labels = occurrences(images, labels, num_classes)
     counts = np.bincount(pair_labels, minlength=num_classes)
     share = np.maximum(counts, 1) / max(num_images, 1)
     classes = np.where(counts > 0, np.maximum(1.0, (threshold / share) ** power), 0.0)

@@ -10,6 +10,7 @@ import numpy as np
 from aegl.data.convert import coco_lvis
 from aegl.data.convert.files import new_folder
 from aegl.data.convert.model import of_store
+from aegl.data.occurrence import occurrences
 from aegl.data.store import AnnotationStore
 from aegl.progress import Progress
 
@@ -23,11 +24,9 @@ def split_images(store: AnnotationStore, fraction: float, seed: int) -> np.ndarr
     """
     rng = np.random.default_rng(seed)
     single = ~np.asarray(store.ann_crowd)
-    num_classes = max(store.num_classes, 1)
-    pairs = np.unique(store.ann_image[single] * num_classes + np.asarray(store.ann_labels, dtype=np.int64)[single])
-    image, label = pairs // num_classes, pairs % num_classes
+    image, label = occurrences(store.ann_image[single], np.asarray(store.ann_labels)[single], store.num_classes)
     by_class = np.argsort(label, kind="stable")
-    starts = np.searchsorted(label[by_class], np.arange(num_classes + 1))
+    starts = np.searchsorted(label[by_class], np.arange(store.num_classes + 1))
     counts = np.diff(starts)
     placed, val = np.zeros(len(store), dtype=bool), np.zeros(len(store), dtype=bool)
     for c in np.argsort(counts, kind="stable"):

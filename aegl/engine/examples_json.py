@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aegl.data.occurrence import images_per_class
 from aegl.errors import DataError
-from aegl.metrics.examples import Example, class_images, find_examples
+from aegl.metrics.examples import Example, find_examples
 
 if TYPE_CHECKING:
     from aegl.data.store import AnnotationStore
@@ -35,7 +36,7 @@ def examples_json(
         is the ``counts`` string of run lengths or None, ``file`` the path of the image or None if it is not found.
     """
     counts = (
-        class_images(gt.ann_labels, gt.ann_image, gt.num_classes) if statistics is None else statistics.image_counts
+        images_per_class(gt.ann_image, gt.ann_labels, gt.num_classes) if statistics is None else statistics.image_counts
     )
     chosen = find_examples(gt, table, np.asarray(counts), KEPT)
     return {kind: [_image(store, gt, table, example) for example in examples] for kind, examples in chosen.items()}

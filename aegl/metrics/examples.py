@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,9 +113,3 @@ def _rarest(gt: GroundTruth, regular: np.ndarray, class_images: np.ndarray, keep
         if len(chosen) == keep:
             break
     return np.fromiter(chosen, dtype=np.int64, count=len(chosen))
-
-
-def class_images(labels: Sequence[int] | np.ndarray, images: np.ndarray, num_classes: int) -> np.ndarray:
-    """``[C]`` in how many images each class occurs: ``labels`` and ``images`` are those of the annotations."""
-    pairs = np.unique(np.asarray(images, dtype=np.int64) * num_classes + np.asarray(labels, dtype=np.int64))
-    return np.bincount(pairs % num_classes, minlength=num_classes)

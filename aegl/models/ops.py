@@ -101,14 +101,13 @@ def roi_align_levels(
 def _roi_align_levels(
     features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
 ) -> Tensor:
-    rois = rois.float()
-    rows: list[Tensor] = []
-    pooled: list[Tensor] = []
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        row = (levels == level).nonzero().squeeze(1)
-        rows.append(row)
-        # In float32 whatever the features: half precision would round box coordinates to whole pixels and worse.
-        pooled.append(roi_align(feature.float(), rois[row], output_size, 1.0 / stride, sampling_ratio, aligned=True))
-    # Undo the sorting by level.
-    back = torch.argsort(torch.cat(rows))
-    return torch.cat(pooled)[back]
+    order = levels.argsort(stable=True)
+    # The only numbers that the device is waited for.
+    numbers = (levels[:, None] == torch.arange(len(features), device=levels.device)).sum(dim=0).tolist()
+    parts = rois.float()[order].split(numbers)
+    # In float32 whatever the features: half precision would round box coordinates to whole pixels and worse.
+    pooled = [
+        roi_align(feature.float(), part, output_size, 1.0 / stride, sampling_ratio, aligned=True)
+        for feature, part, stride in zip(features, parts, strides, strict=True)
+    ]
+    return torch.cat(pooled)[order.argsort()]

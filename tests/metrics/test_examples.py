@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aegl.data.occurrence import images_per_class
 from aegl.metrics import DetectionTable, GroundTruth
-from aegl.metrics.examples import class_images, find_examples
+from aegl.metrics.examples import find_examples
 
 Objects = dict[int, list[tuple[int, float]]]
 """By image: class and left edge of each object, a box of 10 x 10."""
@@ -34,7 +35,7 @@ def of() -> Any:
             np.array([f[0] for f in found], dtype=np.int32), np.array([f[1] for f in found], dtype=np.int32),
             np.linspace(1, 0.5, len(found)), _boxes([f[2] for f in found]),
         )  # fmt: skip
-        chosen = find_examples(gt, table, class_images(gt.ann_labels, gt.ann_image, 3), keep)
+        chosen = find_examples(gt, table, images_per_class(gt.ann_image, gt.ann_labels, 3), keep)
         return {kind: [(e.image, e.found) for e in examples] for kind, examples in chosen.items()}
 
     return find
