@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aegl.data.occurrence import images_per_class, occurrences
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30))
 def test_a_class_counts_once_in_an_image(annotations: list[tuple[int, int]]) -> None:
     images, labels = [image for image, _ in annotations], [label for _, label in annotations]

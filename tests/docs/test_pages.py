@@ -6,8 +6,6 @@ import ast
 import json
 import re
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,33 +18,22 @@ from aegl.errors import ConfigError
 from aegl_cli.keyvalue import parse
 from aegl_cli.main import VERBS
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
+from .pages import PAGES, ROOT, blocks, steps
+
 _POSITIONAL = {"data": "data", "methods": "name", "plot": "runs", "report": "runs", "compare": None}
 _DATA_VERBS = ("check", "stats", "advise", "download", "convert", "split", "coco_lt", "segments")
-
-
-def _blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and content of every fenced block; indented ones have the language ``indented``."""
-    text = page.read_text(encoding="utf-8")
-    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    for block in re.findall(r"(?:^ {4}.*\n)+", rest, re.MULTILINE):
-        yield "indented", block
 
 
 def _commands() -> list[tuple[str, str]]:
     """Page and text of every aegl command, without its comment."""
     found = []
-    for page in PAGES:
-        for language, block in _blocks(page):
-            if language not in ("indented", "bash", "sh", ""):
-                continue
-            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-                command = re.sub(r"\s+#\s.*$", "", line).strip().removeprefix("$ ")
-                start = re.match(r"(?:\w+=\S+ )*(?:aegl|(?:torchrun|python|\S+/python) .*?-m aegl_cli) (.*)", command)
-                if start and not re.search(r"\.\.\.|[|<>]", start[1]):
-                    found.append((str(page.relative_to(ROOT)), start[1]))
+    for block in (block for page in PAGES for block in blocks(page)):
+        for step in steps(block):
+            start = re.match(
+                r"(?:\w+=\S+ )*(?:aegl|(?:torchrun|python|\S+/python) .*?-(?:m|-module) aegl_cli) (.*)", step.text
+            )
+            if step.kind == "command" and start and not re.search(r"\.\.\.|[|<>]", start[1]):
+                found.append((block.page, start[1]))
     return sorted(set(found))
 
 
@@ -78,10 +65,10 @@ def test_a_command_is_one_that_aegl_takes(page: str, command: str) -> None:
 
 def _with_language(*languages: str) -> list[tuple[str, str]]:
     return [
-        (f"{page.relative_to(ROOT)}:{number}", block)
+        (f"{block.page}:{block.line}", block.text)
         for page in PAGES
-        for number, (language, block) in enumerate(_blocks(page))
-        if language in languages
+        for block in blocks(page)
+        if block.language in languages
     ]
 
 
@@ -146,6 +133,6 @@ def test_the_site_has_every_page() -> None:
 
 
 def test_the_json_of_predictions_is_as_shown() -> None:
-    (block,) = [block for language, block in _blocks(ROOT / "docs" / "serving.md") if language == "json"]
-    shown = json.loads(block.replace("...", ""))
+    (block,) = [block for block in blocks(ROOT / "docs" / "serving.md") if block.language == "json"]
+    shown = json.loads(block.text.replace("...", ""))
     assert set(shown["detections"][0]) == {"label", "category_id", "name", "band", "score", "box", "mask"}
