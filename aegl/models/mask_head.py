@@ -15,7 +15,7 @@ from aegl.models.roi_sampler import SampledRegions
 from aegl.types import Targets
 
 
-class Deconvolution(nn.Module):
+class Deconvolution(nn.ConvTranspose2d):
     """2x2 deconvolution of stride 2. No two of its pixels share an input pixel, so it is one product of matrices.
 
     Args:
@@ -24,13 +24,11 @@ class Deconvolution(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        # Shape and names of nn.ConvTranspose2d.
-        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 2, 2))
-        self.bias = nn.Parameter(torch.empty(out_channels))
+        super().__init__(in_channels, out_channels, 2, stride=2)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:  # type: ignore[override]
         """``[R, c, S, S]`` to ``[R, S * S * 4, d]``, in the order of :func:`as_maps`."""
+        assert self.bias is not None
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
         quads = F.linear(hidden.permute(0, 2, 3, 1), weight, self.bias.repeat(4))
         return quads.unflatten(3, (4, -1)).flatten(1, 3)

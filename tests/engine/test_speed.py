@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn, optim
 
 from aegl.config import load_config
 from aegl.engine import speed
@@ -72,10 +73,23 @@ def test_without_a_compiler_it_is_refused(model: Any, monkeypatch: pytest.Monkey
         speed.compile_parts(model, CPU)
 
 
-def test_on_the_cpu_optimisers_are_as_they_were(model: Any) -> None:
-    for name in ("sgd", "adamw"):
-        optimizer = build_optimizer(
-            model, name=name, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0, norm_decay=True
-        )
-        assert not optimizer.param_groups[0]["fused"]
+@pytest.mark.parametrize(("name", "plain"), [("sgd", optim.SGD), ("adamw", optim.AdamW)])
+def test_fused_optimisers_do_what_plain_ones_do(name: str, plain: Any) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
+    theirs.load_state_dict(ours.state_dict())
+    fused = build_optimizer(ours, name=name, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.01, norm_decay=True)
+    assert fused.param_groups[0]["fused"]
+    decay = {"momentum": 0.9} if name == "sgd" else {"betas": (0.9, 0.999)}
+    other = plain(theirs.parameters(), lr=0.1, weight_decay=0.01, **decay)
+    for _ in range(5):
+        inputs = torch.randn(7, 5)
+        for model, optimizer in ((ours, fused), (theirs, other)):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
+
+
+def test_a_model_is_placed_where_it_is(model: Any) -> None:
     assert speed.place(model, CPU) is model
