@@ -47,7 +47,7 @@ def keep_of_droploss(
         ``[N, C]``, 1 or 0, and sigma.
     """
     sigma, is_empty = share_of_low_frequency(labels, low_frequency, scope)
-    kept = drawn_below(sigma, (len(labels), len(low_frequency)), draws, like)
+    kept = drawn_below(sigma, draws, like.new_empty(len(labels), len(low_frequency)))
     kept.mul_((labels == len(low_frequency))[:, None].to(like.dtype))
     always = (~low_frequency | is_empty).to(like.dtype)
     return set_own(torch.maximum(kept, always, out=kept), labels, 1.0), sigma

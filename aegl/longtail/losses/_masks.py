@@ -5,8 +5,6 @@ On a CPU a comparison into floats is three times faster than one into bools, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ def above(values: Tensor, threshold: Tensor | float) -> Tensor:
     return torch.gt(values.detach(), threshold, out=torch.empty_like(values))
 
 
-def drawn_below(rate: Tensor | float, shape: Sequence[int], draws: Draws, like: Tensor) -> Tensor:
+def drawn_below(rate: Tensor | float, draws: Draws, out: Tensor) -> Tensor:
     """1 with probability ``rate``, independently for each element, else 0: ``u < rate`` with u uniform in [0, 1).
 
     A draw is one of the 8 bytes that the generator, by far the slowest part, gives at a time. To that grid the rate is
@@ -34,24 +32,21 @@ def drawn_below(rate: Tensor | float, shape: Sequence[int], draws: Draws, like: 
 
     Args:
         rate: in [0, 1], a number or one for each column.
-        shape: of the result, ``[C]`` or ``[N, C]``.
         draws: ``uniform``, if it is there, is u.
-        like: says dtype and device.
+        out: ``[C]`` or ``[N, C]``, contiguous; written and returned.
     """
-    rate = torch.as_tensor(rate, device=like.device)
+    rate = torch.as_tensor(rate, device=out.device)
     if "uniform" in draws:
-        uniform = draws["uniform"]
-        return (uniform < rate.to(uniform.dtype)).to(like.dtype)
-    rounding = torch.rand(shape[-1:], dtype=torch.float64, device=like.device)
-    threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(like.dtype)
-    values = like.new_empty(torch.Size(shape))
-    matrix = values.view(-1, shape[-1])
+        return out.copy_(draws["uniform"] < rate.to(draws["uniform"].dtype))
+    rounding = torch.rand(out.shape[-1:], dtype=torch.float64, device=out.device)
+    threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(out.dtype)
+    matrix = out.view(-1, out.shape[-1])
     for rows in row_blocks(matrix):
         part = matrix[rows]
-        bits = torch.empty(part.numel() // 8 + 1, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+        bits = torch.empty(part.numel() // 8 + 1, dtype=torch.int64, device=out.device).random_(-(2**63), None)
         part.copy_(bits.view(torch.uint8)[: part.numel()].view_as(part))
         torch.lt(part, threshold, out=part)
-    return values
+    return out
 
 
 def set_own(values: Tensor, labels: Tensor, own: Tensor | float) -> Tensor:

@@ -67,6 +67,6 @@ class EqlSoftmax(ClassificationLoss):
 
     def _left_out(self, logits: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """``[N, C]`` bool."""
-        drawn = drawn_below(self.gamma, (len(labels), self.num_classes), draws, logits)
+        drawn = drawn_below(self.gamma, draws, logits.new_empty(len(labels), self.num_classes))
         foreground = (labels < self.num_classes)[:, None]
         return set_own(drawn, labels, 0.0).bool().logical_and_(self.low_frequency).logical_and_(foreground)

@@ -115,7 +115,7 @@ class FbsAegl(ElementwiseLoss):
         self.background_weight = background_weight
         self.background_threshold = background_threshold
         self.bernoulli = bernoulli
-        self.bernoulli_draw = bernoulli_draw
+        self._draws_classes = bernoulli_draw == "class"
         self.bernoulli_groups = bernoulli_groups
         self.sigma_scope = sigma_scope
         self.empty_foreground = empty_foreground
@@ -147,12 +147,12 @@ class FbsAegl(ElementwiseLoss):
         weights = torch.empty_like(probabilities)
         foreground = (labels < self.num_classes).to(weights.dtype)[:, None]
         rate, always = self._rates(labels)
-        per_class = self._drawn(rate, always, draws, factor) if self.bernoulli_draw == "class" else None
+        per_class = self._draw(rate, always, draws, torch.empty_like(factor)) if self._draws_classes else None
         for rows in row_blocks(weights):
             part = weights[rows]
-            here = {name: draw[rows] for name, draw in draws.items()} if per_class is None else {}
-            kept = self._drawn(rate, always, here, part) if per_class is None else per_class
-            torch.maximum(kept, foreground[rows], out=part)
+            if per_class is None:
+                self._draw(rate, always, {name: draw[rows] for name, draw in draws.items()}, part)
+            torch.maximum(part if per_class is None else per_class, foreground[rows], out=part)
             part.mul_(self._gate(probabilities[rows], labels[rows])).mul_(factor)
         own_factor = factor[labels.clamp(max=self.num_classes - 1)][:, None]
         return set_own(weights, labels, own_factor)
@@ -184,10 +184,10 @@ class FbsAegl(ElementwiseLoss):
             always = always | ~self.low_frequency
         return rate, always
 
-    def _drawn(self, rate: Tensor, always: Tensor, draws: Draws, like: Tensor) -> Tensor:
-        """1 where a background term is kept, else 0, in the shape of ``like``."""
+    def _draw(self, rate: Tensor, always: Tensor, draws: Draws, out: Tensor) -> Tensor:
+        """Write into ``out``, ``[C]`` or ``[n, C]``, 1 where a background term is kept, else 0."""
         if self.bernoulli == "uniform":
-            return drawn_below(rate.masked_fill(always, 1.0), like.shape, draws, like)
+            return drawn_below(rate.masked_fill(always, 1.0), draws, out)
         # b = [u < rate] is 0 or 1 and is itself compared: b < rate
-        kept = (1 - drawn_below(rate, like.shape, draws, like)).mul_((rate > 0).to(like.dtype))
-        return torch.maximum(kept, always.to(kept.dtype), out=kept)
+        kept = drawn_below(rate, draws, out).neg_().add_(1).mul_((rate > 0).to(out.dtype))
+        return torch.maximum(kept, always.to(out.dtype), out=out)

@@ -215,7 +215,7 @@ def _peak(bench: ModuleType, name: str, options: dict[str, Any]) -> float:
 @pytest.mark.parametrize("rate", [0.0, 0.003, 0.3, 1.0])
 def test_draws_are_kept_at_the_rate(rate):
     torch.manual_seed(0)
-    kept = drawn_below(torch.tensor(rate, dtype=torch.float64), (1000, 500), {}, torch.empty(0))
+    kept = drawn_below(torch.tensor(rate, dtype=torch.float64), {}, torch.empty(1000, 500))
     error = 4 * (rate * (1 - rate) / kept.numel()) ** 0.5 + 4 * (1 / 256) / 500**0.5 * (0 < rate < 1)
     assert abs(kept.double().mean().item() - rate) <= error
     assert set(kept.unique().tolist()) <= {0.0, 1.0}
@@ -227,7 +227,7 @@ def test_draws_are_kept_at_the_rate(rate):
 def test_rates_of_columns():
     torch.manual_seed(0)
     rates = torch.tensor([0.0, 0.25, 1.0, 0.75], dtype=torch.float64)
-    kept = drawn_below(rates, (20000, 4), {}, torch.empty(0, dtype=torch.float64)).mean(dim=0)
+    kept = drawn_below(rates, {}, torch.empty(20000, 4, dtype=torch.float64)).mean(dim=0)
     assert kept.tolist() == pytest.approx(rates.tolist(), abs=0.02)
     assert (kept[0], kept[2]) == (0, 1)
 
