@@ -39,10 +39,12 @@ def data_stats(overrides: Overrides, progress: Progress) -> dict[str, Any]:
 
 def data_advise(overrides: Overrides, progress: Progress) -> dict[str, Any]:
     """Propose what to train a data set with, and why; see :func:`aegl.data.advice.advise`."""
+    import torch
+
     from aegl.data.advice import advise
 
     config = load_config(overrides)
-    return advise(open_source(config, progress), _data(config))
+    return advise(open_source(config, progress), _data(config), gpu=torch.cuda.is_available())
 
 
 def data_download(overrides: Overrides, progress: Progress) -> dict[str, Any]:

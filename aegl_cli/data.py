@@ -81,9 +81,11 @@ def _render_advice(result: dict[str, Any]) -> str:
     lines = [nested({"data": result["data"], **facts}), "", "proposed, as a start:", listing(rows)]
     if result["warnings"]:
         lines += ["", "mind:", *(f"  {warning}" for warning in result["warnings"])]
-    return "\n".join(
-        [*lines, "", result["train"], "", "and to see whether another method does better:", result["compare"]]
-    )
+    lines += ["", result["train"], "", "and to see whether another method does better:", result["compare"]]
+    if result["trial"]:
+        lines += ["", "there is no GPU here; minutes of a CPU, to see it work rather than to find things:"]
+        lines.append(result["trial"])
+    return "\n".join(lines)
 
 
 def _merged(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

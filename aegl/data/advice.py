@@ -24,6 +24,8 @@ MOST_REPEATS = 10.0
 """Largest repeat factor that a proposed sampler gives: that of LVIS's rarest classes in the usual recipe."""
 _METHOD, _BASELINE = "seesaw", "softmax_ce"
 _COMPARED = ("softmax_ce+sampler=rfs", "sigmoid_bce+sampler=rfs", "seesaw", "fbs_aegl")
+_TRIAL = {"model": "mini", "imgsz": 160, "max_size": 256, "train_imgsz": 160, "epochs": 3}
+"""What is trained in minutes on a CPU: it finds next to nothing, but shows that the whole way works."""
 _SIDE, _LONG_SIDE = 800, 1333
 _STEP = 32
 _IMAGES_TO_SEE, _FEWEST_EPOCHS, _MOST_EPOCHS = 60_000, 24, 300
@@ -45,16 +47,17 @@ class Proposal:
         return f"{self.key}={','.join(map(str, self.value)) if many else self.value}"
 
 
-def advise(source: DataSource, data: str) -> dict[str, Any]:
+def advise(source: DataSource, data: str, *, gpu: bool = True) -> dict[str, Any]:
     """Facts of a data set and what follows from them.
 
     Args:
         source: the data set.
         data: what the user called it by, for the commands.
+        gpu: whether there is one to train on.
 
     Returns:
         ``{"data", "facts", "proposals": [{"key", "value", "reason", "argument"}], "warnings": [str], "train",
-        "compare"}``; the last two are commands.
+        "compare", "trial"}``; the last three are commands, ``trial`` a training of minutes, None where there is a GPU.
 
     Raises:
         DataError: if a file is missing or broken, or the splits have different classes.
@@ -77,7 +80,13 @@ def advise(source: DataSource, data: str) -> dict[str, Any]:
         "warnings": _warnings(source, train, facts),
         "train": f"aegl train data={data} {keys}",
         "compare": f"aegl compare data={data} methods={','.join(_COMPARED)} seeds=3",
+        "trial": None if gpu else _trial(data, proposals),
     }
+
+
+def _trial(data: str, proposals: Sequence[Proposal]) -> str:
+    kept = [proposal.argument for proposal in proposals if proposal.key not in _TRIAL]
+    return " ".join([f"aegl train data={data}", *(f"{key}={value}" for key, value in _TRIAL.items()), *kept])
 
 
 def _facts(train: AnnotationStore, statistics: ClassStatistics) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class ClassCounts:
         images: ``[C]`` training images, or None where only instances are known.
         repeat: ``[C]`` repeat factors, or None where only instances are known.
         threshold: of the repeat factors.
+        class_band: ``[C]`` index of each class into ``band_names``, or None where only instances are known.
+        band_names: rarest first.
     """
 
     name: str
@@ -37,6 +39,8 @@ class ClassCounts:
     images: np.ndarray | None = None
     repeat: np.ndarray | None = None
     threshold: float = 0.0
+    class_band: np.ndarray | None = None
+    band_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,10 @@ def _counts(inputs: Inputs) -> Drawn:
 def _repeats(inputs: Inputs) -> Drawn:
     known = [data for data in inputs.data if data.images is not None and data.repeat is not None]
     for data in _needed(known, "data=..., with annotation files"):
-        assert data.images is not None and data.repeat is not None
+        assert data.images is not None and data.repeat is not None and data.class_band is not None
         name = "repeat_factors" if len(known) == 1 else f"repeat_factors-{data.name}"
-        yield name, repeats.repeat_factors(data.images, data.repeat, threshold=data.threshold)
+        bands = data.class_band, data.band_names
+        yield name, repeats.repeat_factors(data.images, data.repeat, *bands, threshold=data.threshold)
 
 
 def _gradients(inputs: Inputs) -> Drawn:
@@ -114,7 +119,7 @@ def _class_ap(inputs: Inputs) -> Drawn:
 def _ap_by_count(inputs: Inputs) -> Drawn:
     first = _same_classes(inputs.runs)
     series = {run.name: run.class_ap(first.kind) for run in inputs.runs}
-    yield "ap_by_count", class_ap.ap_by_count(series, first.train_instances)
+    yield "ap_by_count", class_ap.ap_by_count(series, first.train_instances, kind=first.kind)
 
 
 def _pr_curves(run: RunRecord) -> Figure:
@@ -129,12 +134,16 @@ def _pr_curves(run: RunRecord) -> Figure:
 
 def _scores(run: RunRecord) -> Figure:
     counted = _score_counts(run)
-    return scores.score_histograms(counted["edges"], counted["per_band"])
+    return scores.score_histograms(counted["edges"], counted["per_band"], title=_about_scores(run))
 
 
 def _calibration(run: RunRecord) -> Figure:
     counted = _score_counts(run)
-    return scores.calibration(counted["edges"], counted["per_band"])
+    return scores.calibration(counted["edges"], counted["per_band"], title=_about_scores(run))
+
+
+def _about_scores(run: RunRecord) -> str:
+    return f"{run.name}: detections that are true at {run.kind} IoU 0.5"
 
 
 def _score_counts(run: RunRecord) -> Mapping[str, Any]:
@@ -148,7 +157,8 @@ def _confusions(run: RunRecord) -> Figure:
     found = run.metrics.get("confusions") or []
     if not found:
         raise UnavailableError(f"{run.folder}: no object was taken for another class (or confusions=0)")
-    return confusions.top_confusions([(c["class"], c["predicted"], c["count"]) for c in found])
+    pairs = [(c["class"], c["predicted"], c["count"]) for c in found]
+    return confusions.top_confusions(pairs, title=f"{run.name}: what is taken for what")
 
 
 def _examples(inputs: Inputs) -> Drawn:

@@ -122,6 +122,8 @@ def _of_source(
         np.asarray(statistics.image_counts),
         factors.classes,
         config.rfs_threshold,
+        np.asarray(statistics.class_band),
+        statistics.band_names,
     )
 
 

@@ -103,3 +103,20 @@ def test_the_command_is_one_that_the_configuration_takes(advise: Any) -> None:
     config = load_config(dict(word.split("=", 1) for word in words[2:]))
     assert words[:2] == ["aegl", "train"] and config.loss.name == "seesaw" and config.sampler == "rfs"
     assert config.imgsz == 480 and config.train_imgsz == [384, 416, 448, 480]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_where_there_is_no_gpu_a_training_of_minutes_is_named_too(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    write(_content((300, 40, 3), (640, 480), 100.0), "set/train.json")
+    advice = data_advise({"data": str(tmp_path / "set")}, SilentProgress())
+    if gpu:
+        assert advice["trial"] is None
+        return
+    program, verb, *words = shlex.split(advice["trial"])
+    keys = dict(word.split("=", 1) for word in words)
+    assert (program, verb) == ("aegl", "train") and len(keys) == len(words)
+    config = load_config({key: value for key, value in keys.items() if key != "data"})
+    assert (config.model, config.method, config.sampler, config.imgsz) == ("mini", "seesaw", "rfs", 160)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +35,25 @@ def test_counts_fall_and_leave_out_what_does_not_occur() -> None:
 
 def test_the_share_of_foreground_is_a_gap_where_there_is_no_gradient() -> None:
     given = gradients.NegativeGradient(np.array([1, 9, 5]), np.array([3.0, 1.0, 0.0]), np.array([1.0, 3.0, 0.0]))
-    (_, share) = lines(gradients.foreground_share({"a": given}))[0]
+    figure = gradients.foreground_share({"a": given})
+    dots = np.asarray(figure.axes[0].collections[0].get_offsets())
+    assert dots[0].tolist() == [1, 25] and dots[-1].tolist() == [3, 75]
+    (_, share) = lines(figure)[0]
     assert share[0] == 25 and np.isnan(share[1]) and share[2] == 75
     (_, ratio) = lines(gradients.foreground_share({"a": given}, "fg_over_bg"))[0]
     assert ratio[0] == pytest.approx(1 / 3) and ratio[2] == 3
+
+
+def test_the_curve_of_many_classes_is_the_mean_of_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    foreground = rng.random(1203)
+    foreground[[0, 5]] = 0  # without gradient at all: background below is 0 there too
+    background = np.where(foreground > 0, 1 - foreground, 0)
+    given = gradients.NegativeGradient(np.arange(1203, 0, -1), foreground, background)
+    (_, curve) = lines(gradients.foreground_share({"a": given}))[0]
+    assert curve[600] == pytest.approx(100 * foreground[576:625].mean())
+    assert curve[0] == pytest.approx(100 * np.delete(foreground[:25], [0, 5]).mean())
+    assert np.ptp(curve) < 0.5 * np.ptp(100 * foreground)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +100,13 @@ def test_calibration_is_the_share_of_true_ones() -> None:
     (x, y) = lines(figure)[1]
     assert x == pytest.approx([0.95]) and y == pytest.approx([0.2])
     error = (100 * 0.75 + 4 * abs(0.01 - 0.25)) / 104
-    assert legend(figure)[0] == f"rare: error {error:.3f}"
+    assert legend(figure)[1] == f"rare: error {error:.3f}"
 
 
 def test_histograms_have_a_panel_for_each_band() -> None:
     counted = {"r": {"true": [0, 1], "false": [5, 2]}, "f": {"true": [3, 3], "false": [1, 1]}}
-    figure = scores.score_histograms([0.0, 0.5, 1.0], counted)
+    figure = scores.score_histograms([0.0, 0.5, 1.0], counted, title="my run")
+    assert figure.get_suptitle() == "my run"
     assert legend(figure, 1) == ["false: 7", "true: 1"] and figure.axes[0].get_title(loc="left") == "frequent"
 
 
@@ -111,10 +128,61 @@ def test_training_curves_skip_empty_cells() -> None:
     assert legend(training.loss_terms({**columns, "lr": [0.1, 0.1, None]}, ["cls"])) == ["cls"]
 
 
+def test_evaluations_have_a_scale_that_holds_every_panel() -> None:
+    columns = {"iteration": [20.0, 40.0], "mask/APr": [0.01, 0.02], "mask/APf": [0.3, 0.4]}
+    figure = training.evaluations({"a": columns}, ["mask/APr", "mask/APf"])
+    assert all(panel.get_ylim()[0] == 0 and panel.get_ylim()[1] > 40 for panel in figure.axes)
+
+
+def test_the_names_of_loss_terms_hide_no_curve() -> None:
+    columns = {"iteration": [20.0, 40.0], "lr": [0.1, 0.1], **{f"term_{k}": [1.0, 0.1**k] for k in range(7)}}
+    figure = training.loss_terms(columns, [name for name in columns if name.startswith("term")])
+    figure.draw_without_rendering()
+    panel = figure.axes[0]
+    names = panel.get_legend().get_window_extent()  # type: ignore[union-attr]
+    assert names.y0 >= panel.get_window_extent().y1 and names.y1 <= figure.bbox.y1
+
+
+def test_numbers_of_logarithmic_axes_are_written_out() -> None:
+    figure = counts.class_counts({"a": np.array([30_000, 500, 1])})
+    figure.draw_without_rendering()
+    shown = {text.get_text() for text in figure.axes[0].get_yticklabels()} - {""}
+    assert {"1", "10", "100", "1,000", "10,000"} <= shown and not any("10^" in text for text in shown)
+
+
+def test_there_is_no_class_two_and_a_half() -> None:
+    ap = np.array([0.3, 0.2, 0.1])
+    figure = class_ap.ap_by_class({"a": ap}, class_band=np.zeros(3, dtype=np.int64), band_names=["all"])
+    assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_the_axis_says_in_which_order_classes_stand() -> None:
+    given: dict[str, Any] = {"class_band": BAND, "band_names": NAMES, "instances": np.arange(5)}
+    for order, text in (("each", "each run"), ("baseline", "best of a"), ("count", "most frequent")):
+        figure = class_ap.ap_by_class({"a": AP, "b": AP}, order=order, kind="mask", **given)  # type: ignore[arg-type]
+        assert text in figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel() == "mask AP, percent"
+
+
+@pytest.mark.parametrize(("best", "top"), [(0.02, 0.1), (0.4, 0.44), (1.0, 1.0)])
+def test_precision_of_a_poor_detector_can_be_seen(best: float, top: float) -> None:
+    precision = np.full((1, 2), best)
+    band = np.zeros(1, dtype=np.int64)
+    figure = curves.precision_recall(
+        np.array([0.0, 1.0]), precision, class_band=band, band_names=["all"], title="masks"
+    )
+    assert figure.axes[0].get_ylim() == pytest.approx((0, top))
+
+
 def test_repeats_are_of_classes_that_occur() -> None:
-    figure = repeats.repeat_factors(np.array([1, 100, 0]), np.array([10.0, 1.0, 0.0]), threshold=0.01)
-    assert figure.axes[0].get_title(loc="left") == "threshold 0.01: 1 of 2 classes are repeated"
-    assert figure.axes[0].collections[0].get_offsets().tolist() == [[1, 10], [100, 1]]  # type: ignore[union-attr]
+    images, factors = np.array([1, 1, 4, 100, 0]), np.array([10.0, 10.0, 5.0, 1.0, 0.0])
+    figure = repeats.repeat_factors(images, factors, np.array([0, 0, 0, 2, 2]), NAMES, threshold=0.01)
+    assert figure.axes[0].get_title(loc="left") == "threshold 0.01: 3 of 4 classes are repeated"
+    assert legend(figure) == ["rare: 3 classes, 10.00 to 5.00 times", "frequent: 1 classes, not repeated"]
+    rare, frequent = figure.axes[0].collections
+    assert np.asarray(rare.get_offsets()).tolist() == [[1, 10], [4, 5]]
+    assert np.asarray(frequent.get_offsets()).tolist() == [[100, 1]]
+    two, one = rare.get_sizes()  # type: ignore[attr-defined]
+    assert two == 2 * one
 
 
 def test_files_are_the_same_every_time_and_their_text_is_text(tmp_path: Path) -> None:

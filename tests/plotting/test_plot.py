@@ -83,6 +83,24 @@ def test_two_runs_share_a_figure_or_have_one_each(run: Any, tmp_path: Path) -> N
     assert "a/train: 40.0" in text and "b/train: 60.0" in text
 
 
+def test_a_figure_of_one_run_says_whose_it_is(run: Any) -> None:
+    folder = run("my_run")
+    drawn(runs=[str(folder)], figures=["scores", "calibration", "confusions", "pr_curves", "ap_by_count", "class_ap"])
+    texts = {file.stem: file.read_text("utf-8") for file in (folder / "plots").glob("*.svg")}
+    assert all("my_run" in text for text in texts.values())
+    assert all("mask" in texts[name] for name in ("scores", "calibration", "pr_curves", "ap_by_count"))
+    assert "box AP, percent" in texts["class_ap"]
+
+
+def test_repeat_factors_are_told_by_band(tmp_path: Path) -> None:
+    small = {"shapes.classes": 6, "shapes.max_instances": 40, "shapes.imbalance": 20, "shapes.imgsz": 32}
+    keys = {**small, "data_dir": str(tmp_path), "rfs_threshold": 0.5, "output": str(tmp_path / "out")}
+    result = drawn(data="shapes_lt", figures=["repeat_factors"], **keys)
+    assert set(result["figures"]) == {"repeat_factors"}
+    text = (tmp_path / "out" / "repeat_factors.svg").read_text("utf-8")
+    assert "rare: " in text and "common: " in text and "times" in text
+
+
 @pytest.mark.parametrize("name", sorted(FIGURES))
 def test_a_figure_that_cannot_be_drawn_says_what_is_missing(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()

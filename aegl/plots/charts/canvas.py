@@ -6,11 +6,13 @@ import io
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
 from aegl.plots.colors import band_colors
 
@@ -35,6 +37,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "aegl",  # the same figure is the same file
     "lines.linewidth": 1.4,
 }
+TITLED: dict[str, Any] = {"title_fontsize": 8, "alignment": "left"}
+"""Style of a legend that has a title."""
 _DPI = 150
 P = ParamSpec("P")
 
@@ -73,6 +77,32 @@ def figure_of(axes: Axes) -> Figure:
 def line_style(number: int) -> dict[str, Any]:
     """Colour and dash of the line of a series, by its number."""
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number // len(SERIES) % len(DASHES)]}
+
+
+def plain_logarithmic(axes: Axes, *names: Literal["x", "y"]) -> None:
+    """Make axes logarithmic, with numbers written out (1,000 and not 10³): they are counts, which people read."""
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis: Axis = getattr(axes, f"{name}axis")
+        axis.set_major_formatter(_WrittenOut())
+        axis.set_minor_formatter(_WrittenOut())
+
+
+def note(axes: Axes, text: str) -> None:
+    """Write above axes how to read them."""
+    axes.set_title(text, loc="left", fontsize=8, fontweight="normal")
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Let the ticks of the horizontal axis stand at whole numbers only: there is no class 2.5."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+
+
+class _WrittenOut(LogFormatterSciNotation):
+    """Labels the ticks that matplotlib would, but without powers."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:,.12g}" if super().__call__(x, pos) else ""
 
 
 def hex_colors(num_bands: int) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from aegl.plots.charts.canvas import figure_of, line_style, panels, styled
+from aegl.plots.charts.canvas import figure_of, line_style, panels, plain_logarithmic, styled
 
 
 @styled
@@ -25,7 +25,8 @@ def class_counts(series: Mapping[str, np.ndarray]) -> Figure:
         label = f"{name}: {len(ordered)} classes, {ordered.sum():,} instances, {there.max(initial=0):,} to "
         label += f"{there.min() if len(there) else 0:,}" + (f", {without} without" if without else "")
         axes.plot(np.arange(1, len(there) + 1), there, label=label, **line_style(number))
-    axes.set(yscale="log", xlabel="class, from the most frequent", ylabel="training instances")
+    plain_logarithmic(axes, "y")
+    axes.set(xlabel="class, from the most frequent", ylabel="training instances")
     axes.set_xlim(left=1)
     axes.legend()
     return figure_of(axes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from aegl.plots.charts.canvas import SERIES, figure_of, line_style, panels, styled
+from aegl.plots.charts.canvas import SERIES, figure_of, line_style, panels, plain_logarithmic, styled
 
 _SMOOTH = 0.02
 """Share of a run over which its curves are averaged."""
@@ -46,8 +46,9 @@ def loss_terms(columns: Columns, terms: Sequence[str]) -> Figure:
     for number, term in enumerate(terms):
         step, value = _pairs(columns, term)
         left.plot(step, _smooth(value), label=term, **line_style(number))
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    left.legend()
+    plain_logarithmic(left, "y")
+    left.set(xlabel="step", ylabel="loss")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above: curves start and end anywhere
     right.plot(*_pairs(columns, "lr"), color=SERIES[0])
     right.set(xlabel="step", ylabel="learning rate")
     return figure_of(left)
@@ -68,7 +69,8 @@ def evaluations(series: Mapping[str, Columns], figures: Sequence[str]) -> Figure
             panel.plot(step, 100 * value, label=name, marker="o", markersize=3, **line_style(number))
         panel.set_title(figure.replace("/", " "), loc="left")
         panel.set_xlabel("step")
-        panel.set_ylim(bottom=0)
+        panel.set_xlim(left=0)
+    axes[0].set_ylim(bottom=0)  # of all, and after all: it ends the search for a scale that holds what is drawn
     axes[0].set_ylabel("percent")
     axes[0].legend()
     return figure_of(axes[0])
