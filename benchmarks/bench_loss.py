@@ -88,6 +88,8 @@ def plain_form(loss: ElementwiseLoss, labels: Tensor) -> Criterion:
         targets = labels[:, None] == torch.arange(loss.num_logits, device=labels.device)
         values = logits.detach()
         weights = loss.element_weights(loss.activation.probability(values)[:, :number], labels, {})
+        if callable(weights):
+            weights = weights(slice(None))
         if weights is None:
             weights = torch.ones_like(values)
         elif loss.num_logits > number:

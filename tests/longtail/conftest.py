@@ -70,7 +70,8 @@ def element_weights() -> Callable[..., Tensor]:
         logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
         probabilities = loss.activation.probability(logits[:, : loss.num_classes])
         draws = {} if uniform is None else {"uniform": torch.as_tensor(uniform)}
-        return loss.element_weights(probabilities, labels, draws)
+        weights = loss.element_weights(probabilities, labels, draws)
+        return weights(slice(None)) if callable(weights) else weights
 
     return evaluate
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from aegl.longtail.base import HIDDEN, ClassificationLoss, Draws
 from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
-from aegl.longtail.losses._blocks import row_blocks
 from aegl.longtail.losses._masks import above
-from aegl.longtail.losses._weighted_sum import ClosedForm, PlainForm, weighted_sum
+from aegl.longtail.losses._weighted_sum import ClosedForm, PlainForm, RowWeights, weighted_sum
 from aegl.longtail.statistics import ClassStatistics
 
 Normalization = Literal["num_proposals", "num_foreground", "sum_of_weights"]
@@ -66,8 +65,11 @@ class ElementwiseLoss(ClassificationLoss):
         if self.prior_prob is not None and isinstance(bias, Tensor):
             nn.init.constant_(bias[: self.num_classes], self.activation.logit(self.prior_prob))
 
-    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor | None:
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor | RowWeights | None:
         """What each element weighs; None for 1 everywhere. Runs without gradient, autocast off.
+
+        A function of some of the rows spares the whole matrix; it is called once for each row, and the probabilities
+        are overwritten afterwards.
 
         Args:
             probabilities: ``[N, C]`` activations, float32 or float64.
@@ -75,7 +77,8 @@ class ElementwiseLoss(ClassificationLoss):
             draws: injected random tensors; empty in training.
 
         Returns:
-            ``[N, C]`` non-negative weights in the dtype of ``probabilities``, or None.
+            ``[N, C]`` non-negative weights in the dtype of ``probabilities``, a function that gives those of some
+            rows, or None.
         """
         return None
 
@@ -123,11 +126,12 @@ class ElementwiseLoss(ClassificationLoss):
             logits = at_least_float32(logits)
             probabilities = self.activation.probability_for_weights(logits.detach())
             weights, extra = self._weights(logits.detach(), probabilities, labels, draws or {})
-            normalizer = self._normalizer(labels, weights, extra, logits)
             total, gradients = weighted_sum(logits, probabilities, labels, self.element_form(), weights, extra)
+            if weights is not None:
+                self.diagnostics.update(active_negatives(weights.active, labels, self.num_classes))
             if self.training:
                 self.observe_gradients(gradients[:, : self.num_classes], labels)
-            return {"cls": self.loss_weight * total / normalizer}
+            return {"cls": self.loss_weight * total / self._normalizer(labels, weights, extra, logits.detach())}
 
     def row_weighted(self, logits: Tensor, labels: Tensor, row_weights: Tensor) -> Tensor:
         """The summed loss of unweighted elements with a weight for each row, for losses built upon this one.
@@ -151,31 +155,55 @@ class ElementwiseLoss(ClassificationLoss):
     @torch.no_grad()
     def _weights(
         self, logits: Tensor, probabilities: Tensor, labels: Tensor, draws: Draws
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """``[N, C]`` weights and ``[N, 1]`` of a background column, and the diagnostics that follow from them."""
+    ) -> tuple[_CountedWeights | None, Tensor | None]:
+        """The classes' weights, and ``[N, 1]`` of a background column."""
         weights = self.element_weights(probabilities[:, : self.num_classes], labels, draws)
         if weights is None:
             return None, None
-        self.diagnostics.update(active_negatives(weights, labels))
+        classes = logits[:, : self.num_classes]
+        counted = _CountedWeights(weights, classes, summed=self.normalization == "sum_of_weights")
         if self.num_logits == self.num_classes:
-            return weights, None
-        return weights, self.background_weights(logits, labels)[:, None]
+            return counted, None
+        return counted, self.background_weights(logits, labels)[:, None]
 
     @torch.no_grad()
     def _normalizer(
-        self, labels: Tensor, weights: Tensor | None, extra: Tensor | None, logits: Tensor
+        self, labels: Tensor, weights: _CountedWeights | None, extra: Tensor | None, logits: Tensor
     ) -> Tensor | float:
         if self.normalization == "num_proposals":
             return float(max(len(labels), 1))
         if self.normalization == "num_foreground":
             return (labels < self.num_classes).sum().clamp(min=1)
-        counted = above(logits, HIDDEN)
-        if weights is not None:
-            counted[:, : self.num_classes].mul_(weights)
-        if extra is not None:
-            counted[:, self.num_classes :].mul_(extra)
-        total = counted.sum()
+        if weights is None:
+            total = above(logits, HIDDEN).sum()
+        else:
+            total = weights.total if extra is None else weights.total + (extra * above(logits[:, -1:], HIDDEN)).sum()
         return torch.where(total > 0, total, 1.0)
+
+
+class _CountedWeights:
+    """Weights of some rows at a time, counted as they are given.
+
+    Args:
+        weights: all, or a function of some rows.
+        logits: ``[N, C]``.
+        summed: whether :attr:`total` is wanted.
+    """
+
+    def __init__(self, weights: Tensor | RowWeights, logits: Tensor, *, summed: bool) -> None:
+        self._weights = weights
+        self._logits = logits if summed else None
+        self.active = logits.new_zeros(len(logits), dtype=torch.int64)
+        """``[N]`` how many weights of the row are not zero."""
+        self.total = logits.new_zeros(())
+        """Sum of the weights of classes that are not hidden."""
+
+    def __call__(self, rows: slice) -> Tensor:
+        weights = self._weights(rows) if callable(self._weights) else self._weights[rows]
+        self.active[rows] = above(weights, 0.0).sum(dim=1).long()
+        if self._logits is not None:
+            self.total += above(self._logits[rows], HIDDEN).mul_(weights).sum()
+        return weights
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -189,21 +217,18 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return columns.scatter_(1, labels[:, None], True)[:, :num_classes]
 
 
-def active_negatives(weights: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def active_negatives(active: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
     """Share of the negative terms (t = 0) whose weight is not zero, over foreground rows and over background rows.
 
     Args:
-        weights: ``[N, C]``, at least 0, and above it at every positive term.
+        active: ``[N]`` int64, how many terms of the row have a weight above 0; the positive one always has.
         labels: ``[N]``.
+        num_classes: ``C``.
 
     Returns:
         Scalars in [0, 1]; 0 where there are no such rows.
     """
-    num_classes = weights.shape[1]
     foreground = labels < num_classes
-    active = labels.new_zeros(len(labels))
-    for rows in row_blocks(weights):
-        active[rows] = above(weights[rows], 0.0).sum(dim=1).long()
     num_foreground = foreground.sum()
     active_foreground = (active * foreground).sum() - num_foreground
     active_background = (active * ~foreground).sum()

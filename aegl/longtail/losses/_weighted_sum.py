@@ -14,6 +14,9 @@ from aegl.longtail.losses._blocks import row_blocks
 Columns = slice | Tensor
 """Where a block's elements lie: all columns, or ``[n, 1]`` int64 with one column for each row."""
 
+RowWeights = Callable[[slice], Tensor]
+"""Some of the rows to their ``[n, C]`` weights, so that all ``[N, C]`` need never exist at once."""
+
 PlainForm = Callable[[Tensor, Tensor], Tensor]
 """``[n, K]`` logits and ``[n, K]`` bool targets to ``[n, K]`` losses, in operations that autograd knows."""
 
@@ -41,7 +44,7 @@ def weighted_sum(
     probabilities: Tensor,
     labels: Tensor,
     form: ClosedForm | PlainForm,
-    weights: Tensor | None = None,
+    weights: Tensor | RowWeights | None = None,
     extra_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``sum_ri w_ri loss(z_ri, t_ri)`` for constant weights and at most one positive term in a row.
@@ -55,6 +58,8 @@ def weighted_sum(
         labels: ``[N]`` int64, the column of the positive term; K for a row without.
         form: of the losses; from a plain form autograd takes the derivatives.
         weights: ``[N, C]`` of the first C <= K columns, ``[N, 1]`` if those of a row are equal; None for 1 everywhere.
+            A function is called once for each block of rows, in their order, while their probabilities are what they
+            were.
         extra_weights: ``[N, K - C]`` of the other columns, where there are weights and such columns.
 
     Returns:
@@ -70,7 +75,7 @@ def _total(
     probabilities: Tensor,
     labels: Tensor,
     form: ClosedForm | PlainForm,
-    weights: Tensor | None,
+    weights: Tensor | RowWeights | None,
     extra_weights: Tensor | None,
 ) -> Tensor:
     """The sum; leaves the gradient in ``probabilities``."""
@@ -78,6 +83,7 @@ def _total(
     own = None if callable(form) else _own_terms(form, logits, probabilities, labels)
     for rows in row_blocks(logits):
         z, gradient = logits[rows], probabilities[rows]
+        weight = weights(rows) if callable(weights) else None if weights is None else weights[rows]
         if callable(form):
             losses, slopes = _differentiated(form, z, labels[rows])
         else:
@@ -85,7 +91,7 @@ def _total(
             losses, slopes = form.terms(z, gradient, False, slice(None))
             losses.scatter_(1, own.column[rows], own.losses[rows])
             slopes.scatter_(1, own.column[rows], own.slopes[rows])
-        total += _weigh(losses, slopes, weights, extra_weights, rows, gradient)
+        total += _weigh(losses, slopes, weight, None if extra_weights is None else extra_weights[rows], gradient)
     return total
 
 
@@ -133,21 +139,16 @@ def _differentiated(form: PlainForm, logits: Tensor, labels: Tensor) -> tuple[Te
 
 
 def _weigh(
-    losses: Tensor,
-    slopes: Tensor,
-    weights: Tensor | None,
-    extra_weights: Tensor | None,
-    rows: slice,
-    gradient: Tensor,
+    losses: Tensor, slopes: Tensor, weight: Tensor | None, extra_weight: Tensor | None, gradient: Tensor
 ) -> Tensor:
     """The block's share of the sum; writes its gradient. ``slopes`` may be ``gradient``."""
-    if weights is None:
+    if weight is None:
         if slopes is not gradient:
             gradient.copy_(slopes)
         return losses.sum()
-    columns = weights.shape[1] if extra_weights is not None else losses.shape[1]
-    for part, weight in ((slice(0, columns), weights), (slice(columns, None), extra_weights)):
-        if weight is not None:
-            losses[:, part].mul_(weight[rows])
-            torch.mul(slopes[:, part], weight[rows], out=gradient[:, part])
+    columns = weight.shape[1] if extra_weight is not None else losses.shape[1]
+    for part, factor in ((slice(0, columns), weight), (slice(columns, None), extra_weight)):
+        if factor is not None:
+            losses[:, part].mul_(factor)
+            torch.mul(slopes[:, part], factor, out=gradient[:, part])
     return losses.sum()

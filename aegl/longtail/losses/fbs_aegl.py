@@ -14,7 +14,6 @@ from torch import Tensor
 
 from aegl.longtail.base import Draws, LossWeight
 from aegl.longtail.losses._activations import ActivationName
-from aegl.longtail.losses._blocks import row_blocks
 from aegl.longtail.losses._class_factors import (
     LowFrequency,
     LowFrequencyMax,
@@ -25,6 +24,7 @@ from aegl.longtail.losses._class_factors import (
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
 from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency
 from aegl.longtail.losses._masks import at_least, drawn_below, set_own
+from aegl.longtail.losses._weighted_sum import RowWeights
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -128,34 +128,42 @@ class FbsAegl(ElementwiseLoss):
         low = low_frequency_classes(stats, low_frequency, low_frequency_max, low_frequency_share)
         self.register_buffer("low_frequency", low, persistent=False)
 
-    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """Eq. 6: ``[N, C]`` weights; see :meth:`ElementwiseLoss.element_weights`."""
-        foreground = (labels < self.num_classes)[:, None]
+    def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> RowWeights:
+        """Eq. 6: weights of some rows; see :meth:`ElementwiseLoss.element_weights`."""
         factor = self.weight_factor.to(probabilities.dtype)
-        if self.progress < self.gate_start:
-            weights = factor.expand_as(probabilities).clone()
-        else:
-            weights = self._gated(probabilities, labels, draws, factor)
-        if not self.foreground_weight:
-            weights.masked_fill_(foreground, 1.0)
-        if not self.background_weight:
-            weights.masked_fill_(~foreground, 1.0)
-        return weights
+        keep = self._keep_rule(labels, draws, factor) if self.progress >= self.gate_start else None
 
-    def _gated(self, probabilities: Tensor, labels: Tensor, draws: Draws, factor: Tensor) -> Tensor:
-        """``[N, C]`` weights of both kinds of rows, from ``[C]`` factors."""
-        weights = torch.empty_like(probabilities)
-        foreground = (labels < self.num_classes).to(weights.dtype)[:, None]
+        def of_rows(rows: slice) -> Tensor:
+            here = probabilities[rows]
+            weights = factor.expand_as(here).clone() if keep is None else self._gated(here, labels[rows], keep(rows))
+            foreground = (labels[rows] < self.num_classes)[:, None]
+            if not self.foreground_weight:
+                weights.masked_fill_(foreground, 1.0)
+            if not self.background_weight:
+                weights.masked_fill_(~foreground, 1.0)
+            return weights
+
+        return of_rows
+
+    def _gated(self, probabilities: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+        """``[n, C]`` weights, from which background terms are kept: 1 or 0, overwritten."""
+        factor = self.weight_factor.to(probabilities.dtype)
+        foreground = (labels < self.num_classes).to(kept.dtype)[:, None]
+        weights = torch.maximum(kept, foreground, out=kept).mul_(self._gate(probabilities, labels)).mul_(factor)
+        return set_own(weights, labels, factor[labels.clamp(max=self.num_classes - 1)][:, None])
+
+    def _keep_rule(self, labels: Tensor, draws: Draws, like: Tensor) -> RowWeights:
+        """A function that gives 1 where background terms of some rows are kept, else 0: wBer of Eq. 10."""
         rate, always = self._rates(labels)
-        per_class = self._draw(rate, always, draws, torch.empty_like(factor)) if self._draws_classes else None
-        for rows in row_blocks(weights):
-            part = weights[rows]
-            if per_class is None:
-                self._draw(rate, always, {name: draw[rows] for name, draw in draws.items()}, part)
-            torch.maximum(part if per_class is None else per_class, foreground[rows], out=part)
-            part.mul_(self._gate(probabilities[rows], labels[rows])).mul_(factor)
-        own_factor = factor[labels.clamp(max=self.num_classes - 1)][:, None]
-        return set_own(weights, labels, own_factor)
+        if self._draws_classes:
+            per_class = self._draw(rate, always, draws, torch.empty_like(like))
+            return lambda rows: per_class.repeat(len(labels[rows]), 1)
+
+        def of_rows(rows: slice) -> Tensor:
+            here = {name: draw[rows] for name, draw in draws.items()}
+            return self._draw(rate, always, here, like.new_empty(len(labels[rows]), self.num_classes))
+
+        return of_rows
 
     def _gate(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """``[N, C]``, 1 where ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold, else 0."""
