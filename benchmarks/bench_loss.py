@@ -31,6 +31,7 @@ from torch import Tensor
 
 from aegl.longtail import LOSSES
 from aegl.longtail.base import HIDDEN, ClassificationLoss
+from aegl.longtail.losses._blocks import row_blocks
 from aegl.longtail.losses._elementwise import ElementwiseLoss
 from aegl.longtail.statistics import ClassStatistics
 
@@ -89,7 +90,7 @@ def plain_form(loss: ElementwiseLoss, labels: Tensor) -> Criterion:
         values = logits.detach()
         weights = loss.element_weights(loss.activation.probability(values)[:, :number], labels, {})
         if callable(weights):
-            weights = weights(slice(None))
+            weights = torch.cat([weights(rows) for rows in row_blocks(values)])  # so that it draws what the loss draws
         if weights is None:
             weights = torch.ones_like(values)
         elif loss.num_logits > number:
