@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("aegl", deadline=None)
+settings.load_profile("aegl")
 
 
 @pytest.fixture(autouse=True, scope="session")
