@@ -22,9 +22,9 @@ def suggest(config: Config, asked: Mapping[str, Any]) -> None:
 
     Args:
         config: of the training to come; its data has been opened without complaint.
-        asked: the keys that the user gave.
+        asked: the keys that the user gave; none for a training that another one asks for, such as a stage before.
     """
-    if config.data is None or config.data in shipped.available("data"):
+    if not asked or config.data is None or config.data in shipped.available("data"):
         return
     if any(key.partition(".")[0] in _CHOICES for key in asked):
         return

@@ -46,3 +46,9 @@ def test_a_choice_is_not_questioned(own_data: str, caplog: pytest.LogCaptureFixt
 
 def test_shipped_data_has_its_recipes(caplog: pytest.LogCaptureFixture) -> None:
     assert said(caplog, data="shapes_lt") == ""
+
+
+def test_a_training_that_another_one_asks_for_is_not_commented(own_data: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "aegl"):
+        suggest(load_config({"data": own_data, "method": "softmax_ce", "shapes": SHAPES}), {})
+    assert caplog.text == ""
