@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from memory import peak_bytes
 from torch import Tensor
 
 from aegl.longtail import LOSSES
@@ -126,26 +124,6 @@ def seconds(work: Callable[[], Any], device: str) -> float:
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end) / 1000
-
-
-def peak_bytes(work: Callable[[], Any], device: str) -> int:
-    """The most that one call holds beyond what was held before it."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-        work()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    changes = sorted((e["ts"], e["args"]["Ev Idx"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]")
-    held = np.cumsum([size for _, _, size in changes])
-    return int(held.max(initial=0))
 
 
 def off_by(loss: ClassificationLoss, batch: Batch) -> str:

@@ -9,8 +9,9 @@
 Both sides: ResNet-50 with FPN, frozen batch norm, the stem and the first stage not trained, 2000 proposals before NMS
 and 1000 after, 512 regions an image, RoIAlign that adapts its samples, softmax cross-entropy, SGD with momentum and
 weight decay, the same images and objects. torchvision gets the masks of full size that it asks its users for. Each side
-is a process of its own; they take turns, figures are medians. Memory is the growth of the process (on a GPU: of the
-allocator) from before the first step to the largest moment.
+is a process of its own; they take turns, figures are medians. The tensors of a call are what the allocator holds at
+most beyond what it held before it, that is without weights and momentum; the growth of memory is that of the process
+(on a GPU: of the allocator) from before the first call to the largest moment.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from memory import Growth, peak_bytes
 from synthetic import long_tail, random_batch
 
 THRESHOLD, DETECTIONS = 1e-4, 300
+FIGURES = {
+    "seconds": "seconds",
+    "peak_mb": "tensors of one call at most, MiB",
+    "growth_mb": "growth of memory, momentum included, MiB",
+}
 GROWTH: dict[str, Sequence[dict[str, int]]] = {
     "classes": [{"classes": n} for n in (80, 1203, 10_000)],
     "objects an image": [{"objects": n} for n in (1, 10, 30, 100, 300)],
@@ -123,49 +130,29 @@ def _full_masks(boxes: torch.Tensor, options: argparse.Namespace) -> torch.Tenso
     return ((columns >= left) & (columns < right) & (rows >= top) & (rows < bottom)).to(torch.uint8)
 
 
-class Meter:
-    """Time of a call, and memory from now on."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        if device != "cpu":
-            torch.cuda.reset_peak_memory_stats()
-        self._before = self._now()
-
-    def seconds(self, call: Call) -> float:
-        """Run it."""
-        if self._device != "cpu":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        call()
-        if self._device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    def grown_mb(self) -> float:
-        """By how much memory has grown at most."""
-        if self._device != "cpu":
-            return (torch.cuda.max_memory_allocated() - self._before) / 2**20
-        return (_status("VmHWM") - self._before) / 1024
-
-    def _now(self) -> int:
-        return torch.cuda.memory_allocated() if self._device != "cpu" else _status("VmRSS")
-
-
-def _status(name: str) -> int:
-    """A figure of this process in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
+def seconds(call: Call, device: str) -> float:
+    """How long a call takes."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def work(side: str, options: argparse.Namespace) -> None:
-    """Be one side: answer each line on standard input with the seconds of a call, and an empty one with the memory."""
+    """Be one side: answer each word on standard input with a figure."""
     torch.set_num_threads(options.threads)
     call = (ours if side == "aegl" else theirs)(options)
-    meter = Meter(options.device)
+    growth = Growth(options.device)
+    answers: dict[str, Callable[[], float]] = {
+        "seconds": lambda: seconds(call, options.device),
+        "growth": growth.bytes,
+        "peak": lambda: peak_bytes(call, options.device),
+    }
     for line in sys.stdin:
-        answer = meter.seconds(call) if line.strip() else meter.grown_mb()
-        sys.stdout.write(f"{answer}\n")
+        sys.stdout.write(f"{answers[line.strip()]()}\n")
         sys.stdout.flush()
 
 
@@ -185,16 +172,17 @@ class Side:
 
     def run(self) -> float:
         """One call."""
-        self.seconds.append(self._ask("go"))
+        self.seconds.append(self._ask("seconds"))
         return self.seconds[-1]
 
-    def end(self) -> float:
+    def end(self) -> dict[str, float]:
         """The memory it took, in MiB; the process ends."""
-        grown = self._ask("")
+        growth = self._ask("growth")  # before the profiler, which takes some too
+        figures = {"growth_mb": growth / 2**20, "peak_mb": self._ask("peak") / 2**20}
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
-        return grown
+        return figures
 
     def _ask(self, line: str) -> float:
         assert self._process.stdin and self._process.stdout
@@ -212,9 +200,7 @@ def measured(names: Sequence[str], arguments: Sequence[str], repeats: int) -> di
     for repeat in range(repeats + 1):
         for name, side in sides.items():
             print(f"  {name}{' (warming up)' if not repeat else ''}: {side.run():.3f} s", file=sys.stderr, flush=True)
-    return {
-        name: {"seconds": statistics.median(side.seconds[1:]), "memory_mb": side.end()} for name, side in sides.items()
-    }
+    return {name: {"seconds": statistics.median(side.seconds[1:]), **side.end()} for name, side in sides.items()}
 
 
 def compare(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
@@ -227,11 +213,12 @@ def compare(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, 
         f"objects an image, {options.device}, amp {options.amp}, {options.threads} threads\n"
     )
     print("| | torchvision | aegl | ratio |\n|---|---:|---:|---:|")
-    for label, key in (("seconds", "seconds"), ("memory, MiB", "memory_mb")):
-        print(f"| {label} | {base[key]:.3g} | {own[key]:.3g} | {own[key] / max(base[key], 1e-9):.2f} |")
+    ratios = {key: own[key] / max(base[key], 1e-9) for key in FIGURES}
+    for key, label in FIGURES.items():
+        print(f"| {label} | {base[key]:.3g} | {own[key]:.3g} | {ratios[key]:.2f} |")
     rate = options.batch / own["seconds"]
     print(f"\naegl: {rate:.2f} images per second")
-    return {**found, "ratio": own["seconds"] / base["seconds"], "memory_ratio": own["memory_mb"] / base["memory_mb"]}
+    return {**found, "ratios": ratios}
 
 
 def growth(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
@@ -246,7 +233,7 @@ def growth(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, A
             first = found.setdefault(title, {value: row})[next(iter(found[title]))]
             found[title][value] = row
             ratio = row["seconds"] / first["seconds"]
-            print(f"| {value} | {row['seconds']:.3f} | {ratio:.2f} | {row['memory_mb']:.0f} |", flush=True)
+            print(f"| {value} | {row['seconds']:.3f} | {ratio:.2f} | {row['growth_mb']:.0f} |", flush=True)
     return found
 
 

@@ -62,6 +62,9 @@ class TimmBackbone(nn.Module):
             load_backbone_file(body, weights_file)
         if norm == "sync":
             body = timm.layers.convert_sync_batchnorm(body)
+        elif norm == "frozen":
+            # Factors and offsets without state: unlike a batch norm they keep none of their inputs for the gradient.
+            body = timm.layers.freeze_batch_norm_2d(body)
         self.body = body
         info = body.feature_info
         self.channels: list[int] = list(info.channels())
@@ -116,9 +119,6 @@ class TimmBackbone(nn.Module):
     def _freeze(self) -> None:
         for module in self._frozen:
             module.requires_grad_(False)
-        if self._norm == "frozen":
-            for norm in _batch_norms(self.body):
-                norm.requires_grad_(False)
 
 
 def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> Any:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, roi_align
 
+from aegl.models.sparse_roi_align import sparse_roi_align
+
 NMS_STEP = 1 / 512
 """Overlaps are judged on boxes rounded to this, pixels: coarse enough for an exported graph, which computes in float32,
 to move the boxes of 1203 classes apart without rounding them any further, and so to keep the same boxes."""
@@ -101,6 +103,8 @@ def roi_align_levels(
 def _roi_align_levels(
     features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
 ) -> Tensor:
+    if rois.device.type == "cpu":
+        return sparse_roi_align(features, rois, levels, strides, output_size, sampling_ratio)
     order = levels.argsort(stable=True)
     # The only numbers that the device is waited for.
     numbers = (levels[:, None] == torch.arange(len(features), device=levels.device)).sum(dim=0).tolist()

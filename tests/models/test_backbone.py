@@ -66,3 +66,21 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     path.write_text("no weights")
     with pytest.raises(CheckpointError, match="cannot be read"):
         TimmBackbone("test_resnet", weights_file=path)
+
+
+def test_frozen_norms_compute_what_the_norms_did_and_load_their_states() -> None:
+    torch.manual_seed(0)
+    plain = TimmBackbone("test_resnet", pretrained=False, norm="batch", frozen_stages=-1).train()
+    plain(torch.rand(4, 3, 64, 64))
+    state = plain.eval().state_dict()
+    frozen = TimmBackbone("test_resnet", pretrained=False, norm="frozen", frozen_stages=-1)
+    frozen.load_state_dict(state)
+    image = torch.rand(2, 3, 64, 64)
+    for mode in (True, False):
+        for found, expected in zip(frozen.train(mode)(image), plain(image), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    before = {name: value.clone() for name, value in frozen.named_buffers()}
+    sum(feature.sum() for feature in frozen.train()(image)).backward()
+    assert all(torch.equal(value, before[name]) for name, value in frozen.named_buffers())
+    trained = {name for name, p in frozen.body.named_parameters() if p.requires_grad}
+    assert trained and not any("bn" in name for name in trained)
