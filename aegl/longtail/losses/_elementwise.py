@@ -128,7 +128,7 @@ class ElementwiseLoss(ClassificationLoss):
             weights, extra = self._weights(logits.detach(), probabilities, labels, draws or {})
             total, gradients = weighted_sum(logits, probabilities, labels, self.element_form(), weights, extra)
             if weights is not None:
-                self.diagnostics.update(active_negatives(weights.active, labels, self.num_classes))
+                self.diagnostics.update(active_negatives(weights.active.long(), labels, self.num_classes))
             if self.training:
                 self.observe_gradients(gradients[:, : self.num_classes], labels)
             return {"cls": self.loss_weight * total / self._normalizer(labels, weights, extra, logits.detach())}
@@ -193,14 +193,14 @@ class _CountedWeights:
     def __init__(self, weights: Tensor | RowWeights, logits: Tensor, *, summed: bool) -> None:
         self._weights = weights
         self._logits = logits if summed else None
-        self.active = logits.new_zeros(len(logits), dtype=torch.int64)
+        self.active = logits.new_zeros(len(logits))
         """``[N]`` how many weights of the row are not zero."""
         self.total = logits.new_zeros(())
         """Sum of the weights of classes that are not hidden."""
 
     def __call__(self, rows: slice) -> Tensor:
         weights = self._weights(rows) if callable(self._weights) else self._weights[rows]
-        self.active[rows] = above(weights, 0.0).sum(dim=1).long()
+        torch.sum(above(weights, 0.0), dim=1, out=self.active[rows])
         if self._logits is not None:
             self.total += above(self._logits[rows], HIDDEN).mul_(weights).sum()
         return weights

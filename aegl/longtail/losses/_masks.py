@@ -24,28 +24,42 @@ def above(values: Tensor, threshold: Tensor | float) -> Tensor:
     return torch.gt(values.detach(), threshold, out=torch.empty_like(values))
 
 
-def drawn_below(rate: Tensor | float, draws: Draws, out: Tensor) -> Tensor:
-    """1 with probability ``rate``, independently for each element, else 0: ``u < rate`` with u uniform in [0, 1).
+class DrawnBelow:
+    """Gives some rows at a time 1 with probability ``rate``, independently for each element, else 0.
 
-    A draw is one of the 8 bytes that the generator, by far the slowest part, gives at a time. To that grid the rate is
-    rounded at random in each column of each call, so that its mean is met exactly; 0 and 1 are never rounded.
+    That is ``u < rate`` with u uniform in [0, 1). A draw is one of the 8 bytes that the generator, by far the slowest
+    part, gives at a time. To that grid the rate is rounded at random in each column, once for all rows, so that its
+    mean is met exactly; 0 and 1 are never rounded.
 
     Args:
         rate: in [0, 1], a number or one for each column.
-        draws: ``uniform``, if it is there, is u.
-        out: ``[C]`` or ``[N, C]``, contiguous; written and returned.
+        draws: ``uniform``, if it is there, is u, ``[N, C]``.
+        like: ``[..., C]``, says number of columns, dtype and device.
     """
-    rate = torch.as_tensor(rate, device=out.device)
-    if "uniform" in draws:
-        return out.copy_(draws["uniform"] < rate.to(draws["uniform"].dtype))
-    rounding = torch.rand(out.shape[-1:], dtype=torch.float64, device=out.device)
-    threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(out.dtype)
-    matrix = out.view(-1, out.shape[-1])
+
+    def __init__(self, rate: Tensor | float, draws: Draws, like: Tensor) -> None:
+        rate = torch.as_tensor(rate, device=like.device)
+        self._uniform = draws.get("uniform")
+        if self._uniform is not None:
+            self._threshold = rate.to(self._uniform.dtype)
+            return
+        rounding = torch.rand(like.shape[-1:], dtype=torch.float64, device=like.device)
+        self._threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(like.dtype)
+
+    def write(self, rows: slice, out: Tensor) -> Tensor:
+        """Draw for ``rows`` of the matrix into ``out``, ``[n, C]``, contiguous; returns it."""
+        if self._uniform is not None:
+            return out.copy_(self._uniform[rows] < self._threshold)
+        bits = torch.empty(out.numel() // 8 + 1, dtype=torch.int64, device=out.device).random_(-(2**63), None)
+        out.copy_(bits.view(torch.uint8)[: out.numel()].view_as(out))
+        return torch.lt(out, self._threshold, out=out)
+
+
+def drawn_below(rate: Tensor | float, draws: Draws, out: Tensor) -> Tensor:
+    """All rows of :class:`DrawnBelow` at once, into ``out``: ``[N, C]``, or ``[C]`` for one row; returns it."""
+    drawn, matrix = DrawnBelow(rate, draws, out), out.view(-1, out.shape[-1])
     for rows in row_blocks(matrix):
-        part = matrix[rows]
-        bits = torch.empty(part.numel() // 8 + 1, dtype=torch.int64, device=out.device).random_(-(2**63), None)
-        part.copy_(bits.view(torch.uint8)[: part.numel()].view_as(part))
-        torch.lt(part, threshold, out=part)
+        drawn.write(rows, matrix[rows])
     return out
 
 

@@ -23,7 +23,7 @@ from aegl.longtail.losses._class_factors import (
 )
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
 from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency
-from aegl.longtail.losses._masks import at_least, drawn_below, set_own
+from aegl.longtail.losses._masks import DrawnBelow, at_least, set_own
 from aegl.longtail.losses._weighted_sum import RowWeights
 from aegl.longtail.statistics import ClassStatistics
 
@@ -131,49 +131,66 @@ class FbsAegl(ElementwiseLoss):
     def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> RowWeights:
         """Eq. 6: weights of some rows; see :meth:`ElementwiseLoss.element_weights`."""
         factor = self.weight_factor.to(probabilities.dtype)
-        keep = self._keep_rule(labels, draws, factor) if self.progress >= self.gate_start else None
+        foreground = (labels < self.num_classes)[:, None]
+        gated = self._gated(probabilities, labels, foreground, draws) if self.progress >= self.gate_start else None
 
         def of_rows(rows: slice) -> Tensor:
-            here = probabilities[rows]
-            weights = factor.expand_as(here).clone() if keep is None else self._gated(here, labels[rows], keep(rows))
-            foreground = (labels[rows] < self.num_classes)[:, None]
+            weights = factor.expand_as(probabilities[rows]).clone() if gated is None else gated(rows)
             if not self.foreground_weight:
-                weights.masked_fill_(foreground, 1.0)
+                weights.masked_fill_(foreground[rows], 1.0)
             if not self.background_weight:
-                weights.masked_fill_(~foreground, 1.0)
+                weights.masked_fill_(~foreground[rows], 1.0)
             return weights
 
         return of_rows
 
-    def _gated(self, probabilities: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
-        """``[n, C]`` weights, from which background terms are kept: 1 or 0, overwritten."""
+    def _gated(self, probabilities: Tensor, labels: Tensor, foreground: Tensor, draws: Draws) -> RowWeights:
+        """Weights of some rows where gates and draws act. What all blocks share is computed here, once."""
         factor = self.weight_factor.to(probabilities.dtype)
-        foreground = (labels < self.num_classes).to(kept.dtype)[:, None]
-        weights = torch.maximum(kept, foreground, out=kept).mul_(self._gate(probabilities, labels)).mul_(factor)
-        return set_own(weights, labels, factor[labels.clamp(max=self.num_classes - 1)][:, None])
+        own = factor[labels.clamp(max=self.num_classes - 1)][:, None]
+        never_drawn = foreground.to(factor.dtype)
+        threshold = self._threshold(probabilities, labels, foreground)
+        keep = self._keep_rule(labels, draws, factor)
+
+        def of_rows(rows: slice) -> Tensor:
+            weights = keep(rows)
+            torch.maximum(weights, never_drawn[rows], out=weights)
+            weights.mul_(
+                self._gate(probabilities[rows], threshold if isinstance(threshold, float) else threshold[rows])
+            )
+            return set_own(weights.mul_(factor), labels[rows], own[rows])
+
+        return of_rows
 
     def _keep_rule(self, labels: Tensor, draws: Draws, like: Tensor) -> RowWeights:
         """A function that gives 1 where background terms of some rows are kept, else 0: wBer of Eq. 10."""
         rate, always = self._rates(labels)
+        # b = [u < rate] is 0 or 1. The literal reading compares it again: kept where b < rate.
+        is_literal = self.bernoulli == "literal"
+        drawn = DrawnBelow(rate if is_literal else rate.masked_fill(always, 1.0), draws, like)
+        can_be, must_be = (rate > 0).to(like.dtype), always.to(like.dtype)
+
+        def of_rows(rows: slice, out: Tensor) -> Tensor:
+            kept = drawn.write(rows, out)
+            return torch.maximum(kept.neg_().add_(1).mul_(can_be), must_be, out=kept) if is_literal else kept
+
         if self._draws_classes:
-            per_class = self._draw(rate, always, draws, torch.empty_like(like))
+            per_class = of_rows(slice(None), torch.empty_like(like)[None])
             return lambda rows: per_class.repeat(len(labels[rows]), 1)
+        return lambda rows: of_rows(rows, like.new_empty(len(labels[rows]), self.num_classes))
 
-        def of_rows(rows: slice) -> Tensor:
-            here = {name: draw[rows] for name, draw in draws.items()}
-            return self._draw(rate, always, here, like.new_empty(len(labels[rows]), self.num_classes))
-
-        return of_rows
-
-    def _gate(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """``[N, C]``, 1 where ``p_i >= mu`` (Eq. 8, 9), with each row's own threshold, else 0."""
+    def _threshold(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor | float:
+        """``mu`` (Eq. 8, 9), or ``[N, 1]`` where rows differ."""
         threshold: Tensor | float = self.mu
-        foreground = (labels < self.num_classes)[:, None]
         if self.foreground_gate == "relative":
             own_column = labels.clamp(max=self.num_classes - 1)[:, None]
             threshold = torch.where(foreground, self.mu * probabilities.gather(1, own_column), threshold)
         if not self.background_threshold:
             threshold = torch.where(foreground, threshold, -math.inf).to(probabilities.dtype)
+        return threshold
+
+    def _gate(self, probabilities: Tensor, threshold: Tensor | float) -> Tensor:
+        """``[n, C]``, 1 where ``p_i`` reaches the threshold or the class has none, else 0."""
         gate = at_least(probabilities, threshold)
         return gate.masked_fill_(~self.low_frequency, 1.0) if self.gate_columns == "low" else gate
 
@@ -191,11 +208,3 @@ class FbsAegl(ElementwiseLoss):
         if self.bernoulli_groups == "low":
             always = always | ~self.low_frequency
         return rate, always
-
-    def _draw(self, rate: Tensor, always: Tensor, draws: Draws, out: Tensor) -> Tensor:
-        """Write into ``out``, ``[C]`` or ``[n, C]``, 1 where a background term is kept, else 0."""
-        if self.bernoulli == "uniform":
-            return drawn_below(rate.masked_fill(always, 1.0), draws, out)
-        # b = [u < rate] is 0 or 1 and is itself compared: b < rate
-        kept = drawn_below(rate, draws, out).neg_().add_(1).mul_((rate > 0).to(out.dtype))
-        return torch.maximum(kept, always.to(out.dtype), out=out)
