@@ -148,8 +148,8 @@ def work(side: str, options: argparse.Namespace) -> None:
     growth = Growth(options.device)
     answers: dict[str, Callable[[], float]] = {
         "seconds": lambda: seconds(call, options.device),
-        "growth": growth.bytes,
-        "peak": lambda: peak_bytes(call, options.device),
+        "growth": growth.mb,
+        "peak": lambda: peak_bytes(call, options.device) / 2**20,
     }
     for line in sys.stdin:
         sys.stdout.write(f"{answers[line.strip()]()}\n")
@@ -177,8 +177,8 @@ class Side:
 
     def end(self) -> dict[str, float]:
         """The memory it took, in MiB; the process ends."""
-        growth = self._ask("growth")  # before the profiler, which takes some too
-        figures = {"growth_mb": growth / 2**20, "peak_mb": self._ask("peak") / 2**20}
+        # Growth first: the profiler that tells the peak takes memory too.
+        figures = {f"{name}_mb": self._ask(name) for name in ("growth", "peak")}
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()

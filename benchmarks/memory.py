@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from aegl.engine.memory_use import peak_memory_mb
+
 
 def peak_bytes(work: Callable[[], Any], device: str) -> int:
     """The most that one call holds in tensors beyond what was held before it."""
@@ -40,18 +42,17 @@ class Growth:
     """
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self._device = torch.device(device)
         if device != "cpu":
             torch.cuda.reset_peak_memory_stats()
-        self._before = torch.cuda.memory_allocated() if device != "cpu" else _status("VmRSS")
+        self._before_mb = torch.cuda.memory_allocated() / 2**20 if device != "cpu" else _resident_mb()
 
-    def bytes(self) -> int:
-        """At most, so far."""
-        most = torch.cuda.max_memory_allocated() if self._device != "cpu" else _status("VmHWM")
-        return most - self._before
+    def mb(self) -> float:
+        """At most, so far, in MiB."""
+        return (peak_memory_mb(self._device) or 0.0) - self._before_mb
 
 
-def _status(name: str) -> int:
-    """A figure of this process in bytes."""
+def _resident_mb() -> float:
+    """Resident size of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 2**10

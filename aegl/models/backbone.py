@@ -119,6 +119,9 @@ class TimmBackbone(nn.Module):
     def _freeze(self) -> None:
         for module in self._frozen:
             module.requires_grad_(False)
+        if self._norm == "frozen":  # those that timm has no frozen kind of
+            for norm in _batch_norms(self.body):
+                norm.requires_grad_(False)
 
 
 def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> Any:

@@ -103,8 +103,14 @@ def roi_align_levels(
 def _roi_align_levels(
     features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
 ) -> Tensor:
-    if rois.device.type == "cpu":
-        return sparse_roi_align(features, rois, levels, strides, output_size, sampling_ratio)
+    run = sparse_roi_align if rois.device.type == "cpu" else roi_align_by_level
+    return run(features, rois, levels, strides, output_size, sampling_ratio)
+
+
+def roi_align_by_level(
+    features: list[Tensor], rois: Tensor, levels: Tensor, strides: list[int], output_size: int, sampling_ratio: int
+) -> Tensor:
+    """What :func:`roi_align_levels` gives, by torchvision's operator, which is the faster one on a GPU."""
     order = levels.argsort(stable=True)
     # The only numbers that the device is waited for.
     numbers = (levels[:, None] == torch.arange(len(features), device=levels.device)).sum(dim=0).tolist()

@@ -102,7 +102,7 @@ class RegionProposals(nn.Module):
     def _predict_at(self, features: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Float32 ``[B, K]`` logits and ``[B, K, 4]`` offsets of the anchors ``[B, K]``, counted over all levels."""
         ratios = self.anchors.num_ratios
-        hidden = F.relu(convolve_at(features, rows // ratios, self.conv))
+        hidden = F.relu(convolve_at(features, rows // ratios, self.conv))  # a view: not in place
         logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
         deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).unflatten(2, (ratios, 4))
         ratio = (rows % ratios)[..., None]

@@ -107,14 +107,16 @@ def _bags(rows: _Axis, columns: _Axis, image_starts: Tensor, width: Tensor) -> t
     """
     top, tall, row_weights = rows.per_bin(1)
     left, wide, column_weights = columns.per_bin(2)
-    corner = image_starts[:, None, None] + top * width[:, None, None] + left
+    width = width[:, None, None]
+    corner = image_starts[:, None, None] + top * width + left
     lengths = (tall * wide).flatten()
     ends = lengths.cumsum(0)
     offsets = ends - lengths
     bag = torch.arange(len(lengths)).repeat_interleave(lengths)
     within = torch.arange(len(bag)) - offsets[bag]
-    row = within // wide.flatten()[bag]
-    column = within - row * wide.flatten()[bag]
-    which = corner.flatten()[bag] + row * width.repeat_interleave(lengths.view(len(width), -1).sum(1)) + column
+    across = wide.flatten()[bag]
+    row = within // across
+    column = within - row * across
+    which = corner.flatten()[bag] + row * width.expand_as(corner).flatten()[bag] + column
     row_weight = rows.weights.flatten()[row_weights.flatten()[bag] + row]
     return which, row_weight * columns.weights.flatten()[column_weights.flatten()[bag] + column], offsets

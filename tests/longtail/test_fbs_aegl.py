@@ -275,3 +275,10 @@ def test_scores_can_be_exported_and_hold_nothing_of_training(stats, make):
     assert loss.scores(logits).shape == (2, 5, 6)
     assert loss.state_dict() == {}
     assert not [node for node in exported.graph.nodes if node.name.startswith("b_") and node.users]
+
+
+def test_mu_may_be_an_integer(stats, batch):
+    values = [
+        FbsAegl(stats, mu=mu)(batch.logits, batch.labels, draws={"uniform": batch.uniform})["cls"] for mu in (1, 1.0)
+    ]
+    assert torch.equal(*values)

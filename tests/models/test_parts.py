@@ -19,7 +19,7 @@ from aegl.models.box_coder import BoxCoder
 from aegl.models.boxes import pairwise_iou
 from aegl.models.mask_head import MaskHead, mask_targets
 from aegl.models.matcher import BELOW, BETWEEN, match, sample
-from aegl.models.ops import nms_padded, roi_align_levels
+from aegl.models.ops import SAMPLING_RATIO, nms_padded, roi_align_by_level, roi_align_levels
 from aegl.models.postprocess import PostprocessOptions, select
 from aegl.models.roi_pool import RegionPool
 from aegl.models.roi_sampler import SampledRegions
@@ -146,11 +146,12 @@ def test_nms_is_torchvisions(seed: int, max_out: int) -> None:
         assert indices[image][valid[image]].tolist() == kept.tolist()
 
 
-def test_roi_align_takes_each_region_from_its_level() -> None:
+@pytest.mark.parametrize("pooling", [roi_align_levels, roi_align_by_level])
+def test_roi_align_takes_each_region_from_its_level(pooling: Any) -> None:
     features = [torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 8, 8, requires_grad=True)]
     rois = torch.tensor([[0, 4.0, 4, 30, 30], [1, 0, 0, 60, 60], [1, 8, 8, 20, 24]])
     levels = torch.tensor([0, 1, 0])
-    pooled = roi_align_levels(features, rois, levels, [4, 8], 5)
+    pooled = pooling(features, rois, levels, [4, 8], 5, SAMPLING_RATIO)
     for row, level in enumerate(levels.tolist()):
         scale = 1 / [4, 8][level]
         expected = torchvision.ops.roi_align(features[level], rois[row : row + 1], 5, scale, 0, aligned=True)

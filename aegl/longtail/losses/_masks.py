@@ -56,10 +56,10 @@ class DrawnBelow:
 
 
 def drawn_below(rate: Tensor | float, draws: Draws, out: Tensor) -> Tensor:
-    """All rows of :class:`DrawnBelow` at once, into ``out``: ``[N, C]``, or ``[C]`` for one row; returns it."""
-    drawn, matrix = DrawnBelow(rate, draws, out), out.view(-1, out.shape[-1])
-    for rows in row_blocks(matrix):
-        drawn.write(rows, matrix[rows])
+    """All rows of :class:`DrawnBelow` at once, into ``out``, ``[N, C]``, contiguous; returns it."""
+    drawn = DrawnBelow(rate, draws, out)
+    for rows in row_blocks(out):
+        drawn.write(rows, out[rows])
     return out
 
 

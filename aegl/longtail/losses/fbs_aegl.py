@@ -155,10 +155,8 @@ class FbsAegl(ElementwiseLoss):
         def of_rows(rows: slice) -> Tensor:
             weights = keep(rows)
             torch.maximum(weights, never_drawn[rows], out=weights)
-            weights.mul_(
-                self._gate(probabilities[rows], threshold if isinstance(threshold, float) else threshold[rows])
-            )
-            return set_own(weights.mul_(factor), labels[rows], own[rows])
+            weights.mul_(self._gate(probabilities[rows], threshold[rows])).mul_(factor)
+            return set_own(weights, labels[rows], own[rows])
 
         return of_rows
 
@@ -179,17 +177,17 @@ class FbsAegl(ElementwiseLoss):
             return lambda rows: per_class.repeat(len(labels[rows]), 1)
         return lambda rows: of_rows(rows, like.new_empty(len(labels[rows]), self.num_classes))
 
-    def _threshold(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor | float:
-        """``mu`` (Eq. 8, 9), or ``[N, 1]`` where rows differ."""
-        threshold: Tensor | float = self.mu
+    def _threshold(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor:
+        """``[N, 1]``: what a probability has to reach, ``mu`` (Eq. 8, 9) or what an option makes of it."""
+        threshold = probabilities.new_full((len(labels), 1), self.mu)
         if self.foreground_gate == "relative":
             own_column = labels.clamp(max=self.num_classes - 1)[:, None]
             threshold = torch.where(foreground, self.mu * probabilities.gather(1, own_column), threshold)
         if not self.background_threshold:
-            threshold = torch.where(foreground, threshold, -math.inf).to(probabilities.dtype)
+            threshold = torch.where(foreground, threshold, -math.inf)
         return threshold
 
-    def _gate(self, probabilities: Tensor, threshold: Tensor | float) -> Tensor:
+    def _gate(self, probabilities: Tensor, threshold: Tensor) -> Tensor:
         """``[n, C]``, 1 where ``p_i`` reaches the threshold or the class has none, else 0."""
         gate = at_least(probabilities, threshold)
         return gate.masked_fill_(~self.low_frequency, 1.0) if self.gate_columns == "low" else gate

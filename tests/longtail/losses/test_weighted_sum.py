@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,19 +22,14 @@ from aegl.longtail.losses._focal import FocalForm, focal_losses
 from aegl.longtail.losses._masks import drawn_below, set_own
 from aegl.longtail.losses._weighted_sum import weighted_sum
 
-BENCHMARK = Path(__file__).resolve().parents[3] / "benchmarks" / "bench_loss.py"
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 FORMS = ["sigmoid", "gumbel", "focal", "focal_per_class", "autograd"]
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARK.parent))  # where it finds what it shares with others
-    spec = importlib.util.spec_from_file_location("bench_loss", BENCHMARK)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("bench_loss")
 
 
 def forms(name: str, columns: int) -> tuple[Any, Any, Any]:
