@@ -89,8 +89,9 @@ def _total(
         else:
             assert own is not None
             losses, slopes = form.terms(z, gradient, False, slice(None))
-            losses.scatter_(1, own.column[rows], own.losses[rows])
-            slopes.scatter_(1, own.column[rows], own.slopes[rows])
+            column = own.column[rows]
+            losses.scatter_(1, column, own.losses[rows])
+            slopes.scatter_(1, column, own.slopes[rows])
         total += _weigh(losses, slopes, weight, None if extra_weights is None else extra_weights[rows], gradient)
     return total
 
@@ -146,9 +147,11 @@ def _weigh(
         if slopes is not gradient:
             gradient.copy_(slopes)
         return losses.sum()
-    columns = weight.shape[1] if extra_weight is not None else losses.shape[1]
+    if extra_weight is None:
+        torch.mul(slopes, weight, out=gradient)
+        return losses.mul_(weight).sum()
+    columns = weight.shape[1]
     for part, factor in ((slice(0, columns), weight), (slice(columns, None), extra_weight)):
-        if factor is not None:
-            losses[:, part].mul_(factor)
-            torch.mul(slopes[:, part], factor, out=gradient[:, part])
+        losses[:, part].mul_(factor)
+        torch.mul(slopes[:, part], factor, out=gradient[:, part])
     return losses.sum()

@@ -23,7 +23,7 @@ from aegl.longtail.losses._class_factors import (
 )
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
 from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency
-from aegl.longtail.losses._masks import DrawnBelow, at_least, set_own
+from aegl.longtail.losses._masks import DrawnBelow, at_least
 from aegl.longtail.losses._weighted_sum import RowWeights
 from aegl.longtail.statistics import ClassStatistics
 
@@ -147,7 +147,8 @@ class FbsAegl(ElementwiseLoss):
     def _gated(self, probabilities: Tensor, labels: Tensor, foreground: Tensor, draws: Draws) -> RowWeights:
         """Weights of some rows where gates and draws act. What all blocks share is computed here, once."""
         factor = self.weight_factor.to(probabilities.dtype)
-        own = factor[labels.clamp(max=self.num_classes - 1)][:, None]
+        column = labels.clamp(max=self.num_classes - 1)[:, None]
+        own = factor[column] * foreground
         never_drawn = foreground.to(factor.dtype)
         threshold = self._threshold(probabilities, labels, foreground)
         keep = self._keep_rule(labels, draws, factor)
@@ -156,7 +157,8 @@ class FbsAegl(ElementwiseLoss):
             weights = keep(rows)
             torch.maximum(weights, never_drawn[rows], out=weights)
             weights.mul_(self._gate(probabilities[rows], threshold[rows])).mul_(factor)
-            return set_own(weights, labels[rows], own[rows])
+            # A row's own term is never gated. No other weighs more in its column, and background rows bring 0.
+            return weights.scatter_reduce_(1, column[rows], own[rows], "amax")
 
         return of_rows
 
