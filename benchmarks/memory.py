@@ -49,7 +49,9 @@ class Growth:
 
     def mb(self) -> float:
         """At most, so far, in MiB."""
-        return (peak_memory_mb(self._device) or 0.0) - self._before_mb
+        peak = peak_memory_mb(self._device)
+        assert peak is not None  # this needs /proc anyway
+        return peak - self._before_mb
 
 
 def _resident_mb() -> float:

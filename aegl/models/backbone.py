@@ -83,7 +83,10 @@ class TimmBackbone(nn.Module):
                 f"backbone.frozen_stages={frozen_stages}: {name} does not show its stages; give "
                 "backbone.frozen_stages=-1, which freezes nothing"
             ) from error
-        self._freeze()
+        if norm == "frozen":
+            self._frozen += _batch_norms(self.body)  # those that timm has no frozen kind of
+        for module in self._frozen:
+            module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``[B, 3, H, W]`` normalised images to one ``[B, Ci, H/stride, W/stride]`` map per level."""
@@ -115,13 +118,6 @@ class TimmBackbone(nn.Module):
             for norm in _batch_norms(self.body):
                 norm.eval()
         return self
-
-    def _freeze(self) -> None:
-        for module in self._frozen:
-            module.requires_grad_(False)
-        if self._norm == "frozen":  # those that timm has no frozen kind of
-            for norm in _batch_norms(self.body):
-                norm.requires_grad_(False)
 
 
 def _create(name: str, pretrained: bool, drop_path: float, first_level: int) -> Any:

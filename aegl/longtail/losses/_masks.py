@@ -45,17 +45,13 @@ class DrawnBelow:
             return
         rounding = torch.rand(like.shape[-1:], dtype=torch.float64, device=like.device)
         self._threshold = torch.ceil(rate.double() * _LEVELS - rounding).to(like.dtype)
-        self._words = torch.empty(0, dtype=torch.int64, device=like.device)
 
     def write(self, rows: slice, out: Tensor) -> Tensor:
         """Draw for ``rows`` of the matrix into ``out``, ``[n, C]``, contiguous; returns it."""
         if self._uniform is not None:
             return out.copy_(self._uniform[rows] < self._threshold)
-        words = out.numel() // 8 + 1
-        if len(self._words) != words:  # blocks are of one size but for the last
-            self._words = self._words.new_empty(words)
-        self._words.random_(-(2**63), None)
-        out.copy_(self._words.view(torch.uint8)[: out.numel()].view_as(out))
+        bits = torch.empty(out.numel() // 8 + 1, dtype=torch.int64, device=out.device).random_(-(2**63), None)
+        out.copy_(bits.view(torch.uint8)[: out.numel()].view_as(out))
         return torch.lt(out, self._threshold, out=out)
 
 

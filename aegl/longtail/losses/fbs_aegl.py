@@ -150,7 +150,7 @@ class FbsAegl(ElementwiseLoss):
         column = labels.clamp(max=self.num_classes - 1)[:, None]
         own = factor[column] * foreground
         never_drawn = foreground.to(factor.dtype)
-        threshold = self._threshold(probabilities, labels, foreground)
+        threshold = self._threshold(probabilities, column, foreground)
         keep = self._keep_rule(labels, draws, factor)
 
         def of_rows(rows: slice) -> Tensor:
@@ -179,12 +179,11 @@ class FbsAegl(ElementwiseLoss):
             return lambda rows: per_class.repeat(len(labels[rows]), 1)
         return lambda rows: of_rows(rows, like.new_empty(len(labels[rows]), self.num_classes))
 
-    def _threshold(self, probabilities: Tensor, labels: Tensor, foreground: Tensor) -> Tensor:
+    def _threshold(self, probabilities: Tensor, column: Tensor, foreground: Tensor) -> Tensor:
         """``[N, 1]``: what a probability has to reach, ``mu`` (Eq. 8, 9) or what an option makes of it."""
-        threshold = probabilities.new_full((len(labels), 1), self.mu)
+        threshold = probabilities.new_full((len(column), 1), self.mu)
         if self.foreground_gate == "relative":
-            own_column = labels.clamp(max=self.num_classes - 1)[:, None]
-            threshold = torch.where(foreground, self.mu * probabilities.gather(1, own_column), threshold)
+            threshold = torch.where(foreground, self.mu * probabilities.gather(1, column), threshold)
         if not self.background_threshold:
             threshold = torch.where(foreground, threshold, -math.inf)
         return threshold
