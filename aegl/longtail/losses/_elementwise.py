@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from aegl.longtail.base import HIDDEN, ClassificationLoss, Draws
 from aegl.longtail.losses._activations import ACTIVATIONS, ActivationName
 from aegl.longtail.losses._masks import above
-from aegl.longtail.losses._weighted_sum import ClosedForm, PlainForm, RowWeights, weighted_sum
+from aegl.longtail.losses._weighted_sum import ClosedForm, PlainForm, RowWeights, ScaledMask, weighted_sum
 from aegl.longtail.statistics import ClassStatistics
 
 Normalization = Literal["num_proposals", "num_foreground", "sum_of_weights"]
@@ -199,10 +199,18 @@ class _CountedWeights:
         """Sum of the weights of classes that are not hidden."""
 
     def __call__(self, rows: slice) -> Tensor:
-        weights = self._weights(rows) if callable(self._weights) else self._weights[rows]
-        torch.sum(above(weights, 0.0), dim=1, out=self.active[rows])
+        weights = self._counted(rows)
         if self._logits is not None:
             self.total += above(self._logits[rows], HIDDEN).mul_(weights).sum()
+        return weights
+
+    def _counted(self, rows: slice) -> Tensor:
+        if isinstance(self._weights, ScaledMask):
+            mask = self._weights.mask(rows)
+            torch.sum(mask, dim=1, out=self.active[rows])
+            return mask.mul_(self._weights.factor)
+        weights = self._weights(rows) if callable(self._weights) else self._weights[rows]
+        torch.sum(above(weights, 0.0), dim=1, out=self.active[rows])
         return weights
 
 

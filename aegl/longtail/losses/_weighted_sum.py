@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,23 @@ Columns = slice | Tensor
 
 RowWeights = Callable[[slice], Tensor]
 """Some of the rows to their ``[n, C]`` weights, so that all ``[N, C]`` need never exist at once."""
+
+
+@dataclass(frozen=True)
+class ScaledMask:
+    """:data:`RowWeights` that are a mask times a factor for each class: how many are not zero is the sum of the mask.
+
+    Args:
+        mask: some of the rows to ``[n, C]``, 0 or 1, which may be overwritten.
+        factor: ``[C]``, positive, in the dtype of the mask.
+    """
+
+    mask: RowWeights
+    factor: Tensor
+
+    def __call__(self, rows: slice) -> Tensor:
+        return self.mask(rows).mul_(self.factor)
+
 
 PlainForm = Callable[[Tensor, Tensor], Tensor]
 """``[n, K]`` logits and ``[n, K]`` bool targets to ``[n, K]`` losses, in operations that autograd knows."""

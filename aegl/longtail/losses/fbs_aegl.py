@@ -24,7 +24,7 @@ from aegl.longtail.losses._class_factors import (
 from aegl.longtail.losses._elementwise import ElementwiseLoss, Normalization, Objectness, PriorProb
 from aegl.longtail.losses._keep_rules import SigmaScope, share_of_low_frequency
 from aegl.longtail.losses._masks import DrawnBelow, at_least
-from aegl.longtail.losses._weighted_sum import RowWeights
+from aegl.longtail.losses._weighted_sum import RowWeights, ScaledMask
 from aegl.longtail.statistics import ClassStatistics
 
 
@@ -130,35 +130,29 @@ class FbsAegl(ElementwiseLoss):
 
     def element_weights(self, probabilities: Tensor, labels: Tensor, draws: Draws) -> RowWeights:
         """Eq. 6: weights of some rows; see :meth:`ElementwiseLoss.element_weights`."""
-        factor = self.weight_factor.to(probabilities.dtype)
         foreground = (labels < self.num_classes)[:, None]
-        gated = self._gated(probabilities, labels, foreground, draws) if self.progress >= self.gate_start else None
-
-        def of_rows(rows: slice) -> Tensor:
-            weights = factor.expand_as(probabilities[rows]).clone() if gated is None else gated(rows)
-            if not self.foreground_weight:
-                weights.masked_fill_(foreground[rows], 1.0)
-            if not self.background_weight:
-                weights.masked_fill_(~foreground[rows], 1.0)
+        mask = self._mask(probabilities, labels, foreground, draws)
+        weights = ScaledMask(mask, self.weight_factor.to(probabilities.dtype))
+        if self.foreground_weight and self.background_weight:
             return weights
+        unweighted = torch.where(foreground, not self.foreground_weight, not self.background_weight)
+        return lambda rows: weights(rows).masked_fill_(unweighted[rows], 1.0)
 
-        return of_rows
-
-    def _gated(self, probabilities: Tensor, labels: Tensor, foreground: Tensor, draws: Draws) -> RowWeights:
-        """Weights of some rows where gates and draws act. What all blocks share is computed here, once."""
-        factor = self.weight_factor.to(probabilities.dtype)
+    def _mask(self, probabilities: Tensor, labels: Tensor, foreground: Tensor, draws: Draws) -> RowWeights:
+        """1 where a term of some rows acts, else 0. What all blocks share is computed here, once."""
+        if self.progress < self.gate_start:
+            return lambda rows: torch.ones_like(probabilities[rows])
         column = labels.clamp(max=self.num_classes - 1)[:, None]
-        own = factor[column] * foreground
-        never_drawn = foreground.to(factor.dtype)
+        is_foreground = foreground.to(probabilities.dtype)
         threshold = self._threshold(probabilities, column, foreground)
-        keep = self._keep_rule(labels, draws, factor)
+        keep = self._keep_rule(labels, draws, self.weight_factor.to(probabilities.dtype))
 
         def of_rows(rows: slice) -> Tensor:
-            weights = keep(rows)
-            torch.maximum(weights, never_drawn[rows], out=weights)
-            weights.mul_(self._gate(probabilities[rows], threshold[rows])).mul_(factor)
-            # A row's own term is never gated. No other weighs more in its column, and background rows bring 0.
-            return weights.scatter_reduce_(1, column[rows], own[rows], "amax")
+            mask, never_drawn = keep(rows), is_foreground[rows]
+            torch.maximum(mask, never_drawn, out=mask)
+            mask.mul_(self._gate(probabilities[rows], threshold[rows]))
+            # A row's own term is never gated; background rows, which have none, bring 0 and change nothing.
+            return mask.scatter_reduce_(1, column[rows], never_drawn, "amax")
 
         return of_rows
 
