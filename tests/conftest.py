@@ -19,6 +19,15 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run that all its processes have in common, for what takes long to make."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def oracles() -> Path:
     """Folder of the golden vectors: `AEGL_ORACLES`, else the copy kept with the tests."""
     return Path(os.environ.get("AEGL_ORACLES", Path(__file__).parent / "fixtures" / "oracles"))

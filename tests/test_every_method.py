@@ -130,12 +130,10 @@ def graph_of(model: MaskRCNN) -> str:
     return "\n".join(f"{node.format_node()} {node.meta.get('val')}" for node in used)
 
 
-def is_first(graph: str, folder: pytest.TempPathFactory) -> bool:
+def is_first(graph: str, folder: Path) -> bool:
     """Whether no other method of this test run, in whichever process, had the same graph."""
-    base = folder.getbasetemp()
-    graphs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "graphs"
     try:
-        (graphs / hashlib.sha256(graph.encode()).hexdigest()).mkdir(parents=True)
+        (folder / "graphs" / hashlib.sha256(graph.encode()).hexdigest()).mkdir(parents=True)
     except FileExistsError:
         return False
     return True
@@ -186,12 +184,12 @@ def test_a_resumed_run_ends_as_the_unbroken_one(case: tuple[Config, dict[str, An
 
 
 def test_it_exports_with_the_same_answers_and_without_its_training_state(
-    case: tuple[Config, dict[str, Any]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    case: tuple[Config, dict[str, Any]], tmp_path: Path, shared_folder: Path
 ) -> None:
     config, result = case
     checkpoint = load_checkpoint(result["best"])
     model, meta = rebuild_model(checkpoint, config.model_copy(update={"conf": 1e-4}))
-    if not is_first(graph_of(model), tmp_path_factory):
+    if not is_first(graph_of(model), shared_folder):
         return  # what is exported is the same, and an export takes half a minute
     decide(model)
     exported = export_and_prove(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,13 +156,8 @@ def scene(seed: int, size: tuple[int, int], objects: int = 8) -> np.ndarray:
     return image
 
 
-def make_case(
-    tmp: pytest.TempPathFactory, name: str, model: MaskRCNN, *, opset: int | None = None, dynamic: bool = True
-) -> Case:
-    """Export, or take the file of another process of this test run: it takes longer than all else here."""
-    parallel = "PYTEST_XDIST_WORKER" in os.environ
-    folder = (tmp.getbasetemp().parent if parallel else tmp.getbasetemp()) / "exported"
-    folder.mkdir(exist_ok=True)
+def make_case(folder: Path, name: str, model: MaskRCNN, *, opset: int | None = None, dynamic: bool = True) -> Case:
+    """Export into a shared folder, or take the file of another process: it takes longer than all else here."""
     meta, path, known = describe(model), folder / f"{name}.onnx", folder / f"{name}.result"
     with FileLock(folder / f"{name}.lock"):
         if not known.exists():
@@ -182,24 +176,24 @@ def make_case(
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def plain(shared_folder: Path) -> Case:
     """The usual: softmax, linear classifier, heads per class, any size. A blank image has no detections."""
-    return make_case(tmp_path_factory, "plain", small_model())
+    return make_case(shared_folder, "plain", small_model())
 
 
 @pytest.fixture(scope="session")
-def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def many_classes(shared_folder: Path) -> Case:
     """As many classes as LVIS: ConvNeXt, sigmoid, cosine classifier, heads for all classes, any size, newest opset."""
     heads = {"box": {"class_agnostic": True, "classifier": "cosine"}, "mask": {"class_agnostic": True}}
     model = small_model(1203, "sigmoid_bce", backbone={"name": "test_convnext"}, **heads)
-    return make_case(tmp_path_factory, "many", model, opset=NEWEST_OPSET)
+    return make_case(shared_folder, "many", model, opset=NEWEST_OPSET)
 
 
 @pytest.fixture(scope="session")
-def windowed(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def windowed(shared_folder: Path) -> Case:
     """Window attention, so of one size, the paper's loss, cosine masks, and so few candidates that NMS runs short."""
     model = small_model(7, "fbs_aegl", backbone={"name": "test_swin"}, mask={"predictor": "cosine"}, nms_candidates=26)
-    return make_case(tmp_path_factory, "windowed", model, dynamic=False)
+    return make_case(shared_folder, "windowed", model, dynamic=False)
 
 
 @pytest.fixture(scope="session", params=["plain", "many_classes", "windowed"])

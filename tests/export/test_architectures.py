@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ SMALLER = {"rpn.pre_nms_test": 60, "rpn.post_nms_test": 60, "max_det": 20, "conf
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["r50", "swin_t", "convnext_t"])
 def test_a_shipped_model_exports_and_answers_alike(
-    name: str, built_from: Any, make_case: Any, scene: Any, tmp_path_factory: pytest.TempPathFactory
+    name: str, built_from: Any, make_case: Any, scene: Any, shared_folder: Path
 ) -> None:
     config = load_config({"model": name, "method": "fbs_aegl", "pretrained": False, **SMALLER})
     # A blank one too, or its scores may all be 1, and which of equal ones are kept is chance.
     blank = np.random.default_rng(0).integers(110, 125, (3, 64, 96), dtype=np.uint8)
     model = built_from(config, seen=[scene(0, (64, 96)), scene(1, (64, 96)), blank])
-    case = make_case(tmp_path_factory, name, model, dynamic=model.backbone.dynamic_size)
+    case = make_case(shared_folder, name, model, dynamic=model.backbone.dynamic_size)
     parity = case.result["parity"]
     assert parity["passed"] is True, parity["text"]
     assert parity["total"] > 100

@@ -16,10 +16,10 @@ MAX_DET = 300
 
 
 @pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory, small_model: Any, make_case: Any) -> Any:
+def crowded(shared_folder: Path, small_model: Any, make_case: Any) -> Any:
     """The plain detector with as many proposals and detections as a real one."""
     model = small_model(max_det=MAX_DET, conf=0.01, rpn={"pre_nms_test": 400, "post_nms_test": 400})
-    return make_case(tmp_path_factory, "crowded", model)
+    return make_case(shared_folder, "crowded", model)
 
 
 def compared(case: Any, images: np.ndarray) -> Any:

@@ -38,18 +38,18 @@ def exported() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def plain(exported: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def plain(exported: ModuleType, shared_folder: Path) -> Any:
     """Any size."""
-    return exported.make_case(tmp_path_factory, "plain", exported.small_model())
+    return exported.make_case(shared_folder, "plain", exported.small_model())
 
 
 @pytest.fixture(scope="session")
-def windowed(exported: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def windowed(exported: ModuleType, shared_folder: Path) -> Any:
     """64 by 96 pixels."""
     model = exported.small_model(
         7, "fbs_aegl", backbone={"name": "test_swin"}, mask={"predictor": "cosine"}, nms_candidates=26
     )
-    return exported.make_case(tmp_path_factory, "windowed", model, dynamic=False)
+    return exported.make_case(shared_folder, "windowed", model, dynamic=False)
 
 
 @pytest.fixture(scope="session", params=["plain", "windowed"])
