@@ -50,12 +50,13 @@ def ours(options: argparse.Namespace) -> Call:
     """A step, or an inference, of aegl."""
     from aegl.config import load_config
     from aegl.engine.speed import place
-    from aegl.engine.stepper import Stepper
     from aegl.models.factory import build_model
 
     keys = {
         "model": options.model, "method": options.method, "pretrained": False, "backbone.norm": "frozen",
-        "conf": THRESHOLD, "max_det": DETECTIONS,
+        "conf": THRESHOLD, "max_det": DETECTIONS, "amp": options.amp,
+        "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "norm_decay": True,
+        "ema": False, "clip_grad": 0,
     }  # fmt: skip
     config = load_config({**keys, **dict(key.split("=", 1) for key in options.keys)})
     torch.manual_seed(0)
@@ -70,13 +71,10 @@ def ours(options: argparse.Namespace) -> Call:
     if options.what == "infer":
         model.eval()
         return torch.inference_mode()(lambda: model(batch.images.to(options.device)))
+    from aegl.engine.assembly import stepper_of
     from aegl.engine.distributed import World
-    from aegl.engine.optim import build_optimizer
 
-    optimizer = build_optimizer(
-        model, name="sgd", lr=1e-4, momentum=0.9, nesterov=False, weight_decay=1e-4, norm_decay=True
-    )
-    stepper = Stepper(model.train(), optimizer, world=World(device=torch.device(options.device)), amp=options.amp)
+    stepper = stepper_of(config, model.train(), World(device=torch.device(options.device)))
     return lambda: stepper.step([batch], 1e-4)
 
 
