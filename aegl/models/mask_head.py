@@ -171,7 +171,8 @@ class MaskHead(nn.Module):
         hidden = pooled
         for conv in self.convs:
             hidden = F.relu(conv(hidden), inplace=True)
-        pixels = F.relu(self.deconv(hidden))  # in place on a view, the gradient would copy its base thrice
+        # In place on a view, the gradient would copy its base thrice.
+        pixels = F.relu(self.deconv(hidden), inplace=not torch.is_grad_enabled())
         return as_maps(self.predictor.row(pixels, self.row_of_class[labels]), hidden.shape[-1])
 
     def losses(self, logits: Tensor, regions: SampledRegions, targets: Targets) -> dict[str, Tensor]:
