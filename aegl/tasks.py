@@ -64,12 +64,14 @@ __all__ = [
 
 def train(overrides: Overrides, progress: Progress, callbacks: tuple[Callback, ...] = ()) -> dict[str, Any]:
     """Train; see :func:`aegl.engine.build.train` for what comes back."""
-    from aegl.engine import build
+    from aegl.engine import build, runs
 
-    config = load_config(overrides)
-    trained = build.train(config, progress, callbacks, asked=overrides)
-    # Of several processes the main one has the figures, and writes.
-    return {**trained, **report_of(Path(trained["run"]), config)} if trained["metrics"] else trained
+    trained = build.train(load_config(overrides), progress, callbacks, asked=overrides)
+    if not trained["metrics"]:  # of several processes the main one has the figures, and writes
+        return trained
+    run = Path(trained["run"])
+    # The keys of a run that goes on lie in its folder; the request need not repeat them.
+    return {**trained, **report_of(run, load_config({"cfg": str(run / runs.ARGS_FILE)}))}
 
 
 def val(overrides: Overrides, progress: Progress) -> dict[str, Any]:

@@ -150,6 +150,13 @@ def test_resuming_takes_the_runs_own_settings_or_says_what_differs(best: Path, t
     assert load_checkpoint(run / "weights" / "last.pt").iteration == 1
 
 
+def test_a_run_that_goes_on_leaves_out_its_report_if_it_was_started_so(tmp_path: Path) -> None:
+    asked = {"project": tmp_path, "name": "x", "resume": "auto"}
+    for given in ({**TINY, "report": False}, {}):  # the second finds a finished run
+        assert "report" not in tasks.train({**given, **asked}, QUIET)
+    assert not list(tmp_path.rglob("*.html"))
+
+
 def test_data_tasks_need_a_data_set() -> None:
     for task in (tasks.data_check, tasks.data_stats, tasks.data_download):
         with pytest.raises(ConfigError, match="data: not given"):
