@@ -22,7 +22,7 @@ _COLUMNS = (
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _benchmark, _render)
+    return run("benchmark", words, _benchmark, _render)
 
 
 def _benchmark(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

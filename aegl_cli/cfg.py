@@ -11,7 +11,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _resolve, lambda result: str(result["text"]).rstrip())
+    return run("cfg", words, _resolve, lambda result: str(result["text"]).rstrip())
 
 
 def _resolve(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

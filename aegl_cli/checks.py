@@ -12,7 +12,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _checks, nested)
+    return run("checks", words, _checks, nested)
 
 
 def _checks(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

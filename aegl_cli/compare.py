@@ -11,7 +11,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _compare, _render, passed=lambda result: not result["failed"])
+    return run("compare", words, _compare, _render, passed=lambda result: not result["failed"])
 
 
 def _compare(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
         return known[verb](overrides, progress)
 
     render = {"check": _render_check, "stats": _render_stats, "advise": _render_advice}.get(verb, nested)
-    return run(rest, task, render, positional="data", passed=lambda result: bool(result.get("ok", True)))
+    return run("data", rest, task, render, positional="data", passed=lambda result: bool(result.get("ok", True)))
 
 
 def _render_check(result: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _export, _render, passed=lambda result: (result["parity"] or {}).get("passed") is not False)
+    return run(
+        "export", words, _export, _render, passed=lambda result: (result["parity"] or {}).get("passed") is not False
+    )
 
 
 def _export(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -7,53 +7,8 @@ from collections.abc import Iterator
 from aegl.config.fields import keys
 from aegl_cli.keyvalue import FLAGS
 from aegl_cli.render import listing
+from aegl_cli.verb_keys import OF_VERB
 
-COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
-OF_VERB: dict[str, tuple[str, ...]] = {
-    "train": (
-        "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler",
-        "loss", "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
-        "patience", "loggers", "callbacks", "checkpoint_every", "seed", "device", "workers", "project", "name",
-        "exist_ok",
-    ),
-    "val": (*COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
-    "predict": (
-        "source", *COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save", "save_txt", "save_json",
-        "save_crops", "slice", "slice_overlap",
-    ),
-    "export": (
-        "weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity",
-        "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
-        "placement", "strict_gpu", "output", "name", "exist_ok", "device", "max_batch", "max_delay_ms", "instances",
-        "ensemble",
-    ),
-    "serve": (
-        "weights", "host", "port", "device", "threads", "conf", "max_batch", "max_delay_ms", "max_pixels",
-        "max_body_mb", "concurrency", "timeout_s",
-    ),
-    "benchmark": (
-        "weights", "engines", "batches", "repeats", "ap", "split", "data", "device", "placement", "strict_gpu", "imgsz",
-        "max_size", "dynamic", "opset", "conf", "iou", "max_det",
-    ),
-    "data": (
-        "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "per_class", "sampler",
-        "rfs_threshold", "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",
-    ),
-    "compare": (
-        "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
-        "batch", "sampler", "weights", "device", "workers", "project", "name",
-    ),
-    "tune": (
-        "space", "trials", "objective", "prune", "startup_trials", "seed", "data", "model", "method", "schedule",
-        "epochs", "iterations", "batch", "val_every", "patience", "device", "workers", "project", "name",
-    ),
-    "plot": ("runs", "data", "figures", "class_order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
-    "report": ("runs", "output"),
-    "cfg": (),
-    "models": (),
-    "methods": (),
-    "checks": (),
-}  # fmt: skip
 USAGE = {
     "tune": "aegl tune data=<data> space.<key>=<range> [space.<key>=<range> ...] [key=value ...]\n"
     "A range is low..high, low..high:log, a|b|c, or auto (all that the key allows); docs/tuning.md has more.",

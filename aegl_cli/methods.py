@@ -12,7 +12,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _methods, _render, positional="name")
+    return run("methods", words, _methods, _render, positional="name")
 
 
 def _methods(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

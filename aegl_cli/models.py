@@ -12,7 +12,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _models, _render)
+    return run("models", words, _models, _render)
 
 
 def _models(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def main(words: Sequence[str]) -> int:
 
         return tasks.plot(overrides, progress)
 
-    return run(words, task, _render, positional="runs", many=True)
+    return run("plot", words, task, _render, positional="runs", many=True)
 
 
 def _render(result: dict[str, Any]) -> str:

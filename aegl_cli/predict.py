@@ -11,7 +11,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _predict, _render)
+    return run("predict", words, _predict, _render)
 
 
 def _predict(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

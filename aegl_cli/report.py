@@ -17,4 +17,4 @@ def main(words: Sequence[str]) -> int:
 
         return tasks.report(overrides, progress)
 
-    return run(words, task, lambda result: str(result["report"]), positional="runs", many=True)
+    return run("report", words, task, lambda result: str(result["report"]), positional="runs", many=True)

@@ -16,6 +16,7 @@ from aegl.progress import Progress, SilentProgress
 from aegl_cli.keyvalue import parse
 from aegl_cli.progress import ConsoleProgress, LogToProgress
 from aegl_cli.terminal import showable
+from aegl_cli.verb_keys import refuse_unread
 
 Task = Callable[[dict[str, str], Progress], dict[str, Any]]
 Render = Callable[[dict[str, Any]], str]
@@ -27,6 +28,7 @@ INTERRUPTED = 130
 
 
 def run(
+    verb: str,
     words: Sequence[str],
     task: Task,
     render: Render,
@@ -41,6 +43,7 @@ def run(
     what went wrong with them.
 
     Args:
+        verb: its name.
         words: arguments of the verb; ``--json`` among them gives the result as JSON, ``--quiet`` leaves out progress.
         task: configuration keys and progress to a JSON-able result.
         render: the result as text.
@@ -56,6 +59,7 @@ def run(
     as_json, is_quiet = "--json" in words, "--quiet" in words
     try:
         overrides = parse(words, positional=positional, many=many)
+        refuse_unread(verb, overrides)
         handler = LogToProgress(console, logging.WARNING if is_quiet else logging.INFO)
         with contextlib.ExitStack() as stack:
             stack.callback(console.finish)

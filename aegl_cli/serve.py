@@ -11,7 +11,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _serve, _render)
+    return run("serve", words, _serve, _render)
 
 
 def _serve(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

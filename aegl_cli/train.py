@@ -12,7 +12,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _train, _render)
+    return run("train", words, _train, _render)
 
 
 def _train(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from aegl_cli.runner import run
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _tune, _render, passed=lambda result: result["best"] is not None)
+    return run("tune", words, _tune, _render, passed=lambda result: result["best"] is not None)
 
 
 def _tune(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _FILES = (
 
 def main(words: Sequence[str]) -> int:
     """Run the verb."""
-    return run(words, _val, _render)
+    return run("val", words, _val, _render)
 
 
 def _val(overrides: dict[str, str], progress: Progress) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def task(keys, progress):
     warnings.warn("three")
     progress.finish()
     return {"text": "four"}
-run([], task, lambda result: result["text"])
+run("train", [], task, lambda result: result["text"])
 """
     shown = rows(in_terminal([sys.executable, "-c", code]))
     assert shown[0] == "one two"

@@ -1,0 +1,88 @@
+"""Which keys a verb reads, and which it would ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aegl.config.render import grouped_keys
+from aegl.errors import ConfigError
+
+_COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
+OF_VERB: dict[str, tuple[str, ...]] = {
+    "train": (
+        "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler",
+        "loss", "box", "bands", "weights", "backbone_weights", "pretrained", "resume", "amp", "ema", "val_every",
+        "patience", "loggers", "callbacks", "checkpoint_every", "seed", "device", "workers", "project", "name",
+        "exist_ok",
+    ),
+    "val": (*_COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
+    "predict": (
+        "source", *_COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save", "save_txt", "save_json",
+        "save_crops", "slice", "slice_overlap",
+    ),
+    "export": (
+        "weights", "format", "opset", "dynamic", "imgsz", "max_size", "conf", "iou", "max_det", "parity",
+        "masks", "preprocess", "half", "int8", "calibration_images", "calibration_count", "ap_images",
+        "placement", "strict_gpu", "output", "name", "exist_ok", "device", "max_batch", "max_delay_ms", "instances",
+        "ensemble",
+    ),
+    "serve": (
+        "weights", "host", "port", "device", "threads", "conf", "max_batch", "max_delay_ms", "max_pixels",
+        "max_body_mb", "concurrency", "timeout_s",
+    ),
+    "benchmark": (
+        "weights", "engines", "batches", "repeats", "ap", "split", "data", "device", "placement", "strict_gpu", "imgsz",
+        "max_size", "dynamic", "opset", "conf", "iou", "max_det",
+    ),
+    "data": (
+        "data", "data_dir", "to", "output", "read_as", "fraction", "seed", "images", "per_class", "sampler",
+        "rfs_threshold", "rfs_power", "rfs_rounding", "empty_images", "bands", "shapes",
+    ),
+    "compare": (
+        "methods", "recipes", "entries", "runs", "seeds", "seed", "data", "model", "schedule", "epochs", "iterations",
+        "batch", "sampler", "weights", "device", "workers", "project", "name",
+    ),
+    "tune": (
+        "space", "trials", "objective", "prune", "startup_trials", "seed", "data", "model", "method", "schedule",
+        "epochs", "iterations", "batch", "val_every", "patience", "device", "workers", "project", "name",
+    ),
+    "plot": ("runs", "data", "figures", "class_order", "measure", "output", "rfs_threshold", "rfs_power", "bands"),
+    "report": ("runs", "output"),
+    "cfg": (),
+    "models": (),
+    "methods": (),
+    "checks": (),
+}  # fmt: skip
+"""The keys that matter most to each verb, for its help. Some read others too."""
+_READERS = {
+    "Length of training and optimiser": ("train", "compare", "tune"),
+    "Prediction": ("predict",),
+    "Export": ("export",),
+    "Benchmark": ("benchmark",),
+    "Serving": ("serve",),
+    "Data verbs": ("data",),
+    "Comparison": ("compare",),
+    "Search of hyper-parameters": ("tune",),
+}
+"""Verbs that read groups of keys; the other groups are for all. A key of :data:`OF_VERB` is read besides."""
+
+
+def refuse_unread(verb: str, given: Mapping[str, str]) -> None:
+    """Of what is typed nothing shall be without effect.
+
+    Args:
+        verb: the verb.
+        given: dotted keys to values; those that the schema does not know are not looked at.
+
+    Raises:
+        ConfigError: for a key that the verb does not read; names the verbs that do.
+    """
+    readers = {name: _READERS[title] for title, names in grouped_keys() if title in _READERS for name in names}
+    for name, value in given.items():
+        allowed = readers.get(name, (verb,))
+        if OF_VERB[verb] and verb not in allowed and name not in OF_VERB[verb]:
+            others = [other for other, of_other in OF_VERB.items() if other in allowed or name in of_other]
+            raise ConfigError(
+                f"{name}={value}: aegl {verb} does not read it, but {', '.join(others)}; leave it out"
+                f" (aegl {verb} --help lists the keys that matter to it)"
+            )
