@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aegl._version import __version__
 from aegl.engine.rng import RngState
+from aegl.engine.runs import WEIGHTS_FOLDER
 from aegl.engine.seal import seal, seal_holds
 from aegl.errors import CheckpointError, RunError
 from aegl.longtail.statistics import ClassStatistics
@@ -159,7 +160,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give the path of a checkpoint written by `aegl train`")
+        best = path / WEIGHTS_FOLDER / "best.pt"
+        where = f"is the folder of a run, whose weights are in {best}" if best.is_file() else "no such file"
+        raise CheckpointError(f"{path}: {where}; give the path of a checkpoint written by `aegl train`")
     try:
         sealed = seal_holds(path)
         if sealed is False:

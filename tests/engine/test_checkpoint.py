@@ -168,6 +168,10 @@ def test_alien_files(checkpoint: Checkpoint, tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "best.pt").touch()
+    with pytest.raises(CheckpointError, match=r"is the folder of a run, whose weights are in .*best\.pt;"):
+        load_checkpoint(tmp_path)
     for alien in ({"conv.weight": torch.zeros(1)}, torch.zeros(2), [1, 2]):
         torch.save(alien, path)
         with pytest.raises(CheckpointError, match="no checkpoint of aegl; weights of a backbone"):
