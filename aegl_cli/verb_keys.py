@@ -83,6 +83,6 @@ def refuse_unread(verb: str, given: Mapping[str, str]) -> None:
         if OF_VERB[verb] and verb not in allowed and name not in OF_VERB[verb]:
             others = [other for other, of_other in OF_VERB.items() if other in allowed or name in of_other]
             raise ConfigError(
-                f"{name}={value}: aegl {verb} does not read it, but {', '.join(others)}; leave it out"
+                f"{name}={value}: is no key of aegl {verb}, but of {', '.join(others)}; leave it out"
                 f" (aegl {verb} --help lists the keys that matter to it)"
             )
