@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aegl.config.fields import keys
+from aegl.config.verbs import OF_VERB
 from aegl_cli.keyvalue import FLAGS
 from aegl_cli.render import listing
-from aegl_cli.verb_keys import OF_VERB
 
 USAGE = {
     "tune": "aegl tune data=<data> space.<key>=<range> [space.<key>=<range> ...] [key=value ...]\n"

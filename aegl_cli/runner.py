@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from aegl.config.verbs import refuse_unread
 from aegl.errors import AeglError
 from aegl.progress import Progress, SilentProgress
 from aegl_cli.keyvalue import parse
 from aegl_cli.progress import ConsoleProgress, LogToProgress
 from aegl_cli.terminal import showable
-from aegl_cli.verb_keys import refuse_unread
 
 Task = Callable[[dict[str, str], Progress], dict[str, Any]]
 Render = Callable[[dict[str, Any]], str]

@@ -132,6 +132,8 @@ def test_mistakes_are_errors_of_aegl(trained: tuple[Detector, dict[str, Any]], t
         Detector("mini").train(modle="r50", data="shapes_lt")
     with pytest.raises(ConfigError, match="conf=2: must be"):
         detector.val(conf=2)
+    with pytest.raises(ConfigError, match="batch=8: is no key of aegl val, but of train, compare, tune;"):
+        detector.val(batch=8)
     with pytest.raises(ConfigError, match=r"loss\.mue: unknown option .* did you mean mu"):
         Detector("mini").train(data="shapes_lt", loss={"mue": 1})
     with pytest.raises(CheckpointError, match=r"missing\.pt: no such file"):

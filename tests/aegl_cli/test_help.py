@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from aegl.config.fields import keys
+from aegl.config.verbs import OF_VERB
 from aegl_cli.main import VERBS
-from aegl_cli.verb_keys import OF_VERB
 
 IMPORTED = """
 import sys

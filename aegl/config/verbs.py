@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from aegl.config.render import grouped_keys
 from aegl.errors import ConfigError
@@ -67,22 +68,27 @@ _READERS = {
 """Verbs that read groups of keys; the other groups are for all. A key of :data:`OF_VERB` is read besides."""
 
 
-def refuse_unread(verb: str, given: Mapping[str, str]) -> None:
-    """Of what is typed nothing shall be without effect.
+def refuse_unread(verb: str, given: Mapping[str, Any]) -> None:
+    """Of what a verb is told nothing shall be without effect.
 
     Args:
         verb: the verb.
-        given: dotted keys to values; those that the schema does not know are not looked at.
+        given: keys, dotted or not, to values; those that the schema does not know are not looked at.
 
     Raises:
         ConfigError: for a key that the verb does not read; names the verbs that do.
     """
-    readers = {name: _READERS[title] for title, names in grouped_keys() if title in _READERS for name in names}
+    readers = {_top(name): _READERS[title] for title, names in grouped_keys() if title in _READERS for name in names}
     for name, value in given.items():
-        allowed = readers.get(name, (verb,))
-        if OF_VERB[verb] and verb not in allowed and name not in OF_VERB[verb]:
-            others = [other for other, of_other in OF_VERB.items() if other in allowed or name in of_other]
+        allowed = readers.get(_top(name), (verb,))
+        if OF_VERB[verb] and verb not in allowed and _top(name) not in OF_VERB[verb]:
+            others = [other for other, of_other in OF_VERB.items() if other in allowed or _top(name) in of_other]
             raise ConfigError(
                 f"{name}={value}: is no key of aegl {verb}, but of {', '.join(others)}; leave it out"
                 f" (aegl {verb} --help lists the keys that matter to it)"
             )
+
+
+def _top(name: str) -> str:
+    """A section, or a key of none."""
+    return name.partition(".")[0]
