@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,6 +146,15 @@ def test_a_signal_in_an_evaluation_stops_at_once(toy: ModuleType, tmp_path: Path
     assert resumed._val_due()
 
 
+@pytest.fixture
+def usual_sigint() -> Iterator[None]:
+    """What a program at a terminal has; one that a script starts in the background ignores SIGINT."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("usual_sigint")
 def test_a_second_signal_acts_as_usual_and_what_is_being_written_is_finished(toy: ModuleType, tmp_path: Path) -> None:
     twice = [toy.KillAt(5, signal.SIGINT), toy.KillAt(5, signal.SIGINT)]
     with pytest.raises(KeyboardInterrupt):

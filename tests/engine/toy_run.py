@@ -172,8 +172,7 @@ class KillAt(Callback):
         if iteration == self.iteration:
             while not self.once.exists():
                 time.sleep(0.001)
-            # To this thread: one for the process may wait for another thread, and be taken for one with the next.
-            signal.raise_signal(self.number)
+            os.kill(os.getpid(), self.number)
 
 
 def run_process(
