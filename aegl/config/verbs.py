@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from aegl.config.render import grouped_keys
+from aegl.config.schema import GROUPS
 from aegl.errors import ConfigError
 
-_COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers", "cfg")
+_COMMON = ("data", "weights", "project", "name", "exist_ok", "device", "workers")
 OF_VERB: dict[str, tuple[str, ...]] = {
     "train": (
         "data", "model", "method", "schedule", "recipe", "epochs", "iterations", "batch", "imgsz", "lr", "sampler",
@@ -16,9 +17,9 @@ OF_VERB: dict[str, tuple[str, ...]] = {
         "patience", "loggers", "callbacks", "checkpoint_every", "seed", "device", "workers", "project", "name",
         "exist_ok",
     ),
-    "val": (*_COMMON[:-1], "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
+    "val": (*_COMMON, "split", "protocol", "predictions", "conf", "iou", "max_det", "imgsz"),
     "predict": (
-        "source", *_COMMON[1:-1], "conf", "iou", "max_det", "imgsz", "save", "save_txt", "save_json",
+        "source", *_COMMON[1:], "conf", "iou", "max_det", "imgsz", "save", "save_txt", "save_json",
         "save_crops", "slice", "slice_overlap",
     ),
     "export": (
@@ -56,14 +57,14 @@ OF_VERB: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The keys that matter most to each verb, for its help. Some read others too."""
 _READERS = {
-    "Length of training and optimiser": ("train", "compare", "tune"),
-    "Prediction": ("predict",),
-    "Export": ("export",),
-    "Benchmark": ("benchmark",),
-    "Serving": ("serve",),
-    "Data verbs": ("data",),
-    "Comparison": ("compare",),
-    "Search of hyper-parameters": ("tune",),
+    GROUPS["epochs"]: ("train", "compare", "tune"),
+    GROUPS["source"]: ("predict",),
+    GROUPS["format"]: ("export",),
+    GROUPS["engines"]: ("benchmark",),
+    GROUPS["host"]: ("serve",),
+    GROUPS["to"]: ("data",),
+    GROUPS["methods"]: ("compare",),
+    GROUPS["space"]: ("tune",),
 }
 """Verbs that read groups of keys; the other groups are for all. A key of :data:`OF_VERB` is read besides."""
 
@@ -80,11 +81,13 @@ def refuse_unread(verb: str, given: Mapping[str, Any]) -> None:
     """
     readers = {_top(name): _READERS[title] for title, names in grouped_keys() if title in _READERS for name in names}
     for name, value in given.items():
-        allowed = readers.get(_top(name), (verb,))
-        if OF_VERB[verb] and verb not in allowed and _top(name) not in OF_VERB[verb]:
-            others = [other for other, of_other in OF_VERB.items() if other in allowed or _top(name) in of_other]
+        key = _top(name)
+        if key not in readers or not OF_VERB[verb]:
+            continue
+        verbs = [each for each, own in OF_VERB.items() if each in readers[key] or key in own]
+        if verb not in verbs:
             raise ConfigError(
-                f"{name}={value}: is no key of aegl {verb}, but of {', '.join(others)}; leave it out"
+                f"{name}={value}: is no key of aegl {verb}, but of {', '.join(verbs)}; leave it out"
                 f" (aegl {verb} --help lists the keys that matter to it)"
             )
 
